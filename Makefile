@@ -1,0 +1,54 @@
+# Every target sets up what it needs; a fresh machine needs Python 3.10+, a C++17 compiler and make.
+# With nvcc on the PATH the CUDA kernels are built as well (DTK_CUDA=OFF leaves them out).
+
+PYTHON ?= python3
+VENV   ?= .venv
+# Pinned, so that a machine without a GPU can be given torch's CPU build first.
+TORCH  ?= torch==2.13.0
+BIN    := $(VENV)/bin
+
+.PHONY: help env test lint format demo bench gpu-check clean
+
+help:
+	@echo "make test       set up, build, run every test"
+	@echo "make demo       train a small network with Dice + Hausdorff loss on real MRI; tables and pictures"
+	@echo "make bench      the CPU tables of the README, against every peer, from one run"
+	@echo "make gpu-check  on a machine with a GPU: build, tests, sanitizers, benchmarks, one result file"
+	@echo "make lint       formatters and type checker, without changing files"
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet "$(TORCH)"
+
+# The package, editable: Python changes are live, compiled ones after the next `make env`.
+env: $(BIN)/python
+	$(BIN)/python -m pip install --quiet "scikit-build-core>=0.10" "pybind11>=2.13" ninja "cmake>=3.24"
+	$(BIN)/python -m pip install --quiet --no-build-isolation --editable ".[dev]"
+
+test: env
+	$(BIN)/python -m pytest
+
+lint: env
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run --Werror $(shell git ls-files 'csrc/*' 'tests/emulator/*' | grep -E '\.(h|cuh|cpp|cu)$$')
+
+format: env
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $(shell git ls-files 'csrc/*' 'tests/emulator/*' | grep -E '\.(h|cuh|cpp|cu)$$')
+
+demo: env
+	$(BIN)/python -m bench.demo
+
+bench: env
+	$(BIN)/python -m bench.cpu
+
+# Uses the Python it is given and nothing from a network: torch, pytest and the build tools must be there.
+gpu-check:
+	$(PYTHON) -m bench.gpu_check
+
+clean:
+	rm -rf build dist $(VENV) .pytest_cache .hypothesis .mypy_cache .ruff_cache .benchmarks

@@ -1,0 +1,50 @@
+// The only file that knows which compiler reads the kernels: nvcc (the wheel), NVRTC (CuPy users
+// without a toolkit), g++ with the emulator (tests), or g++ alone (the CPU passes, which share the
+// mathematics but no kernel).
+//
+// Two rules keep one source good for all four:
+//   - shared memory comes only from DTK_SHARED and DTK_DYNAMIC_SHARED;
+//   - a kernel is launched only through csrc/cuda/launch.h, never with <<<>>>.
+#pragma once
+
+#if defined(DTK_EMULATOR)
+#include "emulator.h"  // defines the CUDA language, its built-ins, DTK_SHARED and DTK_DYNAMIC_SHARED
+#define DTK_HOST_DEVICE
+
+#elif defined(__CUDACC_RTC__)
+// NVRTC sees no host headers at all, so the integer types are spelt out here.
+typedef signed char int8_t;
+typedef unsigned char uint8_t;
+typedef short int16_t;
+typedef unsigned short uint16_t;
+typedef int int32_t;
+typedef unsigned int uint32_t;
+typedef long long int64_t;
+typedef unsigned long long uint64_t;
+#define DTK_HOST_DEVICE __host__ __device__
+
+#elif defined(__CUDACC__)
+#include <cuda_runtime.h>
+
+#include <cstdint>
+#define DTK_HOST_DEVICE __host__ __device__
+
+#else
+#include <cstdint>
+#define DTK_HOST_DEVICE
+#endif
+
+#if defined(__CUDACC__)
+#define DTK_SHARED(T, name, count) __shared__ T name[count]
+// One untyped symbol serves every kernel: typed extern arrays of one name clash across instantiations.
+#define DTK_DYNAMIC_SHARED(T, name)                                 \
+  extern __shared__ __align__(16) unsigned char dtk_dynamic_shared[]; \
+  T* name = reinterpret_cast<T*>(dtk_dynamic_shared)
+#endif
+
+#define DTK_INLINE DTK_HOST_DEVICE inline
+
+// Counts work on the emulator, for example DTK_COUNT(candidates, n); costs nothing on a device.
+#if !defined(DTK_COUNT)
+#define DTK_COUNT(name, n) static_cast<void>(n)
+#endif

@@ -1,0 +1,94 @@
+// The Python module `_C`: pointers and integers in, nothing of Python's tensor libraries. Arguments are
+// validated in Python (dtkernels/arguments.py); what is checked here is only what would corrupt memory.
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <array>
+#include <string>
+
+#include "cpu/transform.h"
+#include "cuda/launch.h"
+
+// The emulator's tests build this same file under another name.
+#ifndef DTK_MODULE_NAME
+#define DTK_MODULE_NAME _C
+#endif
+
+namespace py = pybind11;
+
+namespace {
+
+using Axes = std::array<int64_t, 5>;
+
+dtk::Image make_image(uintptr_t data, int dtype, const Axes& shape, const Axes& stride, int rule,
+                      double threshold) {
+  dtk::Image image{};
+  image.data = reinterpret_cast<const void*>(data);
+  for (int axis = 0; axis < 5; ++axis) {
+    image.shape[axis] = shape[axis];
+    image.stride[axis] = stride[axis];
+  }
+  image.threshold = threshold;
+  image.dtype = dtype;
+  image.rule = rule;
+  return image;
+}
+
+void cpu_transform(uintptr_t data, int dtype, const Axes& shape, const Axes& stride, int rule,
+                   double threshold, int spatial_dims, uintptr_t spacing, int64_t spacing_rows,
+                   bool is_signed, bool squared, bool closed, uintptr_t out, int threads) {
+  dtk::cpu::Transform t{};
+  t.image = make_image(data, dtype, shape, stride, rule, threshold);
+  t.spatial_dims = spatial_dims;
+  t.spacing = reinterpret_cast<const double*>(spacing);
+  t.spacing_rows = spacing_rows;
+  t.is_signed = is_signed;
+  t.squared = squared;
+  t.closed = closed;
+  t.out = reinterpret_cast<float*>(out);
+  t.threads = threads;
+  py::gil_scoped_release release;
+  dtk::cpu::transform(t);
+}
+
+void cuda_launch(int kernel, const std::array<unsigned, 3>& grid, unsigned block, size_t shared,
+                 const py::bytes& params, uintptr_t stream, int device) {
+  char* bytes = nullptr;
+  Py_ssize_t size = 0;
+  if (PyBytes_AsStringAndSize(params.ptr(), &bytes, &size) != 0) throw py::error_already_set();
+  py::gil_scoped_release release;
+  dtk::cuda::launch(kernel, grid.data(), block, shared, bytes, static_cast<size_t>(size), stream, device);
+}
+
+}  // namespace
+
+PYBIND11_MODULE(DTK_MODULE_NAME, m) {
+  m.doc() = "Compiled kernels of dtkernels; private, use the functions of the package.";
+  m.attr("built_with_cuda") = dtk::cuda::built_with_cuda();
+  m.def("cpu_instruction_set", &dtk::cpu::instruction_set);
+  m.def("cpu_transform", &cpu_transform);
+
+  m.def("cuda_device_info", [] {
+    const dtk::cuda::DeviceInfo info = dtk::cuda::device_info();
+    py::dict result;
+    result["count"] = info.count;
+    result["driver"] = info.driver;
+    result["runtime"] = info.runtime;
+    result["error"] = info.error;
+    result["error_name"] = info.error_name;
+    result["error_string"] = info.error_string;
+    return result;
+  });
+  m.def("cuda_device_properties", [](int device) {
+    const dtk::cuda::DeviceProperties p = dtk::cuda::device_properties(device);
+    return py::make_tuple(p.multiprocessors, p.shared_per_block_optin, p.major, p.minor);
+  });
+  m.def("cuda_kernels", [] {
+    py::list result;
+    for (const auto& entry : dtk::cuda::kernels()) {
+      result.append(py::make_tuple(std::string(entry.name), entry.params_size));
+    }
+    return result;
+  });
+  m.def("cuda_launch", &cuda_launch);
+}

@@ -1,0 +1,27 @@
+from typing import Any
+
+built_with_cuda: bool
+
+def cpu_instruction_set() -> str: ...
+def cpu_transform(
+    data: int,
+    dtype: int,
+    shape: tuple[int, ...],
+    stride: tuple[int, ...],
+    rule: int,
+    threshold: float,
+    spatial_dims: int,
+    spacing: int,
+    spacing_rows: int,
+    is_signed: bool,
+    squared: bool,
+    closed: bool,
+    out: int,
+    threads: int,
+) -> None: ...
+def cuda_device_info() -> dict[str, Any]: ...
+def cuda_device_properties(device: int) -> tuple[int, int, int, int]: ...
+def cuda_kernels() -> list[tuple[str, int]]: ...
+def cuda_launch(
+    kernel: int, grid: tuple[int, int, int], block: int, shared: int, params: bytes, stream: int, device: int
+) -> None: ...

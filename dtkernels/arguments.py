@@ -1,0 +1,276 @@
+"""Validation of what users pass, once, before any work: each error names argument, expectation and value."""
+
+from __future__ import annotations
+
+import math
+import numbers
+import struct
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+
+from .problem import DType, Image, Rule
+
+SpacingLike = float | Sequence[float] | torch.Tensor | None
+
+MAX_SIDE = 32768
+
+DTYPES = {
+    torch.bool: DType.UINT8,
+    torch.uint8: DType.UINT8,
+    torch.int8: DType.INT8,
+    torch.int16: DType.INT16,
+    torch.int32: DType.INT32,
+    torch.int64: DType.INT64,
+    torch.float16: DType.FLOAT16,
+    torch.bfloat16: DType.BFLOAT16,
+    torch.float32: DType.FLOAT32,
+    torch.float64: DType.FLOAT64,
+}
+
+
+def check_tensor(name: str, value: Any) -> torch.Tensor:
+    """A torch tensor of a dtype that the kernels read."""
+    if not isinstance(value, torch.Tensor):
+        raise TypeError(
+            f"{name}: expected a torch.Tensor, got {type(value).__module__}.{type(value).__qualname__}"
+        )
+    if value.dtype not in DTYPES:
+        names = ", ".join(str(d).removeprefix("torch.") for d in DTYPES)
+        raise TypeError(
+            f"{name}: expected dtype in {{{names}}}, got {str(value.dtype).removeprefix('torch.')}"
+        )
+    return value
+
+
+def check_no_gradient(name: str, value: torch.Tensor) -> None:
+    """A mask has no derivative: asking for one is a mistake that would pass silently."""
+    if value.requires_grad and torch.is_grad_enabled():
+        raise ValueError(
+            f"{name}: expected a tensor that needs no gradient (a distance map of a mask is piecewise "
+            f"constant in it), got requires_grad=True; pass {name}.detach() or call under torch.no_grad()"
+        )
+
+
+def resolve_spatial_dims(ndim: int, spatial_dims: int | None, name: str = "mask") -> int:
+    """How many trailing dimensions are spatial."""
+    if spatial_dims is None:
+        if ndim == 0:
+            raise ValueError(f"{name}: expected at least 1 dimension, got a 0-dimensional tensor")
+        if ndim <= 3:
+            return ndim
+        if ndim <= 5:
+            return ndim - 2
+        raise ValueError(
+            f"{name}: expected at most 5 dimensions when spatial_dims is not given, got {ndim}; "
+            "pass spatial_dims (1, 2 or 3)"
+        )
+    if isinstance(spatial_dims, bool) or not isinstance(spatial_dims, int):
+        raise TypeError(f"spatial_dims: expected an int in 1..3, got {spatial_dims!r}")
+    if not 1 <= spatial_dims <= 3:
+        raise ValueError(f"spatial_dims: expected 1, 2 or 3, got {spatial_dims}")
+    if ndim < spatial_dims:
+        raise ValueError(f"{name}: expected at least spatial_dims={spatial_dims} dimensions, got {ndim}")
+    return spatial_dims
+
+
+def operator_spacing(spacing: SpacingLike, spatial_dims: int) -> list[float] | torch.Tensor | None:
+    """What users may write as ``spacing``, in the form that the operators take."""
+    if spacing is None or (isinstance(spacing, torch.Tensor) and spacing.ndim == 2):
+        return spacing
+    if isinstance(spacing, torch.Tensor):
+        raise ValueError(
+            "spacing: expected a number, a sequence of numbers or a 2-D tensor (one row per sample), "
+            f"got a {spacing.ndim}-D tensor; use spacing.tolist()"
+        )
+    if isinstance(spacing, numbers.Real):
+        return [float(spacing)] * spatial_dims
+    try:
+        values = [float(s) for s in spacing]  # type: ignore[union-attr]
+    except (TypeError, ValueError):
+        raise TypeError(
+            f"spacing: expected None, a number, {spatial_dims} numbers or a (B, {spatial_dims}) tensor, "
+            f"got {spacing!r}"
+        ) from None
+    if len(values) != spatial_dims:
+        raise ValueError(
+            f"spacing: expected {spatial_dims} numbers (one per spatial dimension, in array order), "
+            f"got {len(values)}: {values}"
+        )
+    return values
+
+
+def host_spacing(spacing: Sequence[float] | None, spatial_dims: int) -> tuple[float, float, float]:
+    """Spacing as (z, y, x), 1 for the axes that the image lacks."""
+    if spacing is None:
+        return (1.0, 1.0, 1.0)
+    if len(spacing) == 1:
+        spacing = [spacing[0]] * spatial_dims
+    if len(spacing) != spatial_dims:
+        raise ValueError(
+            f"spacing: expected {spatial_dims} numbers (one per spatial dimension, in array order), "
+            f"got {len(spacing)}: {list(spacing)}"
+        )
+    for s in spacing:
+        # The kernels hold s^2 as float32: it must be a normal number there.
+        if not (math.isfinite(s) and 1e-18 <= s <= 1e18):
+            raise ValueError(
+                f"spacing: expected positive finite numbers in [1e-18, 1e18], got {list(spacing)}"
+            )
+    full = [1.0] * (3 - spatial_dims) + [float(s) for s in spacing]
+    return (full[0], full[1], full[2])
+
+
+def sample_spacing(
+    spacing: torch.Tensor, spatial_dims: int, mask: torch.Tensor, samples: int
+) -> torch.Tensor:
+    """(samples, 3) float64 rows (z, y, x) on the mask's device. Values on a GPU are not read back."""
+    if spacing.shape != (samples, spatial_dims):
+        raise ValueError(
+            f"spacing: expected shape ({samples}, {spatial_dims}) (one row per sample), "
+            f"got {tuple(spacing.shape)}"
+        )
+    if spacing.is_complex() or spacing.dtype == torch.bool:
+        raise TypeError(f"spacing: expected a real dtype, got {spacing.dtype}")
+    if spacing.device != mask.device:
+        raise ValueError(f"spacing: expected a tensor on {mask.device} like the mask, got {spacing.device}")
+    check_no_gradient("spacing", spacing)
+    if spacing.device.type == "cpu" and samples:
+        low, high = torch.aminmax(spacing)
+        if not (math.isfinite(low.item()) and low.item() >= 1e-18 and high.item() <= 1e18):
+            raise ValueError(
+                f"spacing: expected positive finite numbers in [1e-18, 1e18], got {spacing.tolist()}"
+            )
+    rows = torch.ones((samples, 3), dtype=torch.float64, device=mask.device)
+    rows[:, 3 - spatial_dims :] = spacing
+    return rows
+
+
+def check_border(border: str) -> bool:
+    """True where the image is surrounded by background."""
+    if border not in ("open", "closed"):
+        raise ValueError(f"border: expected 'open' or 'closed', got {border!r}")
+    return border == "closed"
+
+
+def round_threshold(threshold: float, dtype: torch.dtype) -> float:
+    """The threshold as torch compares it: rounded to the tensor's own floating-point dtype."""
+    threshold = float(threshold)
+    if math.isnan(threshold):
+        raise ValueError("threshold: expected a number, got nan")
+    if math.isinf(threshold) or not dtype.is_floating_point or dtype == torch.float64:
+        return threshold
+    if dtype == torch.float32:
+        try:
+            return float(struct.unpack("f", struct.pack("f", threshold))[0])
+        except OverflowError:
+            return math.copysign(math.inf, threshold)
+    return torch.tensor(threshold, dtype=dtype).item()
+
+
+class Layout(NamedTuple):
+    """Where the two batch axes and the three spatial axes of an input are."""
+
+    image: Image
+    source: torch.Tensor  # keeps the memory of image.data alive
+
+
+def mask_layout(mask: torch.Tensor, spatial_dims: int, threshold: float | None) -> Layout:
+    """Describe ``mask`` to the kernels: leading dimensions become (sample, everything else)."""
+    lead = mask.ndim - spatial_dims
+    if lead > 2:  # a view wherever the strides allow
+        mask = mask.flatten(1, lead - 1)
+        lead = 2
+    pad = (1,) * (2 - lead)
+    shape, stride = tuple(mask.shape), mask.stride()
+    gap = (1,) * (3 - spatial_dims)
+    image = Image(
+        data=mask.data_ptr(),
+        dtype=DTYPES[mask.dtype],
+        shape=(*shape[:lead], *pad, *gap, *shape[lead:]),  # type: ignore[arg-type]
+        stride=(*stride[:lead], *pad, *gap, *stride[lead:]),  # type: ignore[arg-type]
+        rule=Rule.NONZERO if threshold is None else Rule.ABOVE,
+        threshold=0.0 if threshold is None else round_threshold(threshold, mask.dtype),
+    )
+    check_sides(image.shape)
+    return Layout(image, mask)
+
+
+def labels_shape(labels: torch.Tensor, num_classes: int, spatial_dims: int) -> tuple[int, ...]:
+    """Shape of the class maps of a label map: (C, *spatial) or (B, C, *spatial)."""
+    lead = tuple(labels.shape[: labels.ndim - spatial_dims])
+    spatial = tuple(labels.shape[labels.ndim - spatial_dims :])
+    if isinstance(num_classes, bool) or not isinstance(num_classes, (int, torch.SymInt)):
+        raise TypeError(f"num_classes: expected an int, got {num_classes!r}")
+    if num_classes < 1:
+        raise ValueError(f"num_classes: expected at least 1, got {num_classes}")
+    if len(lead) == 0:
+        return (num_classes, *spatial)
+    if len(lead) == 1 or (len(lead) == 2 and lead[1] == 1):
+        return (lead[0], num_classes, *spatial)
+    raise ValueError(
+        f"labels: expected shape (B, *spatial) or (B, 1, *spatial) with {spatial_dims} spatial dimensions, "
+        f"got {tuple(labels.shape)}; pass spatial_dims if that is not what you meant"
+    )
+
+
+def labels_layout(labels: torch.Tensor, num_classes: int, spatial_dims: int) -> Layout:
+    """Describe an integer label map as ``num_classes`` masks over the same memory (class stride 0)."""
+    if labels.dtype == torch.bool or labels.dtype.is_floating_point:
+        raise TypeError(f"labels: expected an integer dtype, got {str(labels.dtype).removeprefix('torch.')}")
+    lead = labels.ndim - spatial_dims
+    gap = (1,) * (3 - spatial_dims)
+    image = Image(
+        data=labels.data_ptr(),
+        dtype=DTYPES[labels.dtype],
+        shape=(labels.shape[0] if lead else 1, num_classes, *gap, *labels.shape[lead:]),  # type: ignore[arg-type]
+        stride=(labels.stride(0) if lead else 0, 0, *gap, *labels.stride()[lead:]),  # type: ignore[arg-type]
+        rule=Rule.EQUALS_CLASS,
+    )
+    check_sides(image.shape)
+    return Layout(image, labels)
+
+
+def check_sides(shape: Sequence[int]) -> None:
+    """Squared voxel counts must fit the kernels' 32-bit integers."""
+    if max(shape[2:]) > MAX_SIDE:
+        raise ValueError(f"mask: expected spatial sides up to {MAX_SIDE}, got {tuple(shape[2:])}")
+    if sum((n - 1) ** 2 for n in shape[2:] if n) >= 2**31 - 1:
+        raise ValueError(
+            f"mask: expected a squared image diagonal below 2^31 voxels, got spatial shape {tuple(shape[2:])}"
+        )
+
+
+def check_out_type(out: Any) -> None:
+    """A tensor, so that torch's own dispatch has something to look at."""
+    if not isinstance(out, torch.Tensor):
+        raise TypeError(f"out: expected a torch.Tensor, got {type(out).__qualname__}")
+
+
+def check_out(out: torch.Tensor, shape: Sequence[int], mask: torch.Tensor) -> None:
+    """A preallocated result: float32, contiguous, of the result's shape and device, apart from the mask."""
+    if out.dtype != torch.float32:
+        raise TypeError(f"out: expected dtype float32, got {str(out.dtype).removeprefix('torch.')}")
+    if tuple(out.shape) != tuple(shape):
+        raise ValueError(f"out: expected shape {tuple(shape)}, got {tuple(out.shape)}")
+    if out.device != mask.device:
+        raise ValueError(f"out: expected a tensor on {mask.device} like the mask, got {out.device}")
+    if not out.is_contiguous():
+        raise ValueError(f"out: expected a contiguous tensor, got strides {out.stride()}")
+    if out.requires_grad:
+        raise ValueError("out: expected a tensor that needs no gradient, got requires_grad=True")
+    if _overlap(out, mask):
+        raise ValueError("out: expected memory apart from the mask's, got overlapping tensors")
+
+
+def _overlap(a: torch.Tensor, b: torch.Tensor) -> bool:
+    return (
+        a.numel() > 0 and b.numel() > 0 and max(_range(a)[0], _range(b)[0]) < min(_range(a)[1], _range(b)[1])
+    )
+
+
+def _range(t: torch.Tensor) -> tuple[int, int]:
+    """First byte and one past the last byte that a tensor touches (torch strides are never negative)."""
+    last = sum((n - 1) * s for n, s in zip(t.shape, t.stride(), strict=True))
+    return t.data_ptr(), t.data_ptr() + (last + 1) * t.element_size()

@@ -1,0 +1,53 @@
+"""The compiled CUDA backend: the kernels of csrc/dtk built ahead of time, launched as plan.py says."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import torch
+
+from .. import plan
+from ..problem import Problem
+from .cpu import _C
+
+NAME = "cuda"
+DEVICES = ("cuda",)
+
+
+def unavailable() -> str | None:
+    """A reason where the build has no CUDA part or the machine no usable GPU."""
+    if _C is None or not _C.built_with_cuda:
+        return "this build of dtkernels has no CUDA kernels; reinstall it where nvcc is on the PATH"
+    info = _device_info()
+    if info["count"] == 0:
+        return f"no usable GPU ({info['error_name']}: {info['error_string']})"
+    return None
+
+
+@functools.cache
+def _device_info() -> dict[str, Any]:
+    return dict(_C.cuda_device_info())
+
+
+@functools.cache
+def _properties(device: int) -> plan.DeviceProperties:
+    return plan.DeviceProperties(*_C.cuda_device_properties(device))
+
+
+@functools.cache
+def _kernel_indices() -> dict[str, int]:
+    return {name: index for index, (name, _) in enumerate(_C.cuda_kernels())}
+
+
+def run(problem: Problem, source: torch.Tensor, rows: torch.Tensor | None, out: torch.Tensor) -> None:
+    """Launch the plan on torch's current stream; scratch comes from torch's allocator."""
+    device = source.device.index
+    the_plan = plan.plan(problem, _properties(device))
+    scratch = torch.empty(the_plan.scratch_bytes, dtype=torch.uint8, device=source.device)
+    stream = torch._C._cuda_getCurrentRawStream(device)
+    indices = _kernel_indices()
+    for launch in the_plan.bind(problem.image.data, problem.spacing.data, problem.out, scratch.data_ptr()):
+        _C.cuda_launch(
+            indices[launch.kernel], launch.grid, launch.block, launch.shared, launch.params, stream, device
+        )

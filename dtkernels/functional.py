@@ -1,0 +1,189 @@
+"""The functions that users call: exact Euclidean distance maps of masks, wherever the tensor is.
+
+They are thin: :mod:`dtkernels.ops` holds the operators, :mod:`dtkernels.arguments` the checks.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import arguments
+from .arguments import SpacingLike
+
+
+def edt(
+    mask: Tensor,
+    spacing: SpacingLike = None,
+    *,
+    spatial_dims: int | None = None,
+    squared: bool = False,
+    threshold: float | None = None,
+    border: str = "open",
+    out: Tensor | None = None,
+    backend: str | None = None,
+) -> Tensor:
+    r"""Distance of each foreground voxel to the nearest background voxel.
+
+    .. math:: d(p) = \min_{q:\,m(q)=0} \sqrt{\textstyle\sum_k s_k^2 (p_k - q_k)^2}
+
+    Distances are between voxel centres, in the unit of ``spacing``. At equal spacing the squared voxel counts
+    are exact integers; otherwise the squared distance has a relative error of a few units of 2^-24.
+
+    Args:
+        mask: ``(*batch, *spatial)`` on any device, of any layout; bool, (u)int8, int16, int32, int64,
+            float16, bfloat16, float32 or float64. Foreground is non-zero (NaN is background). It may not
+            require a gradient.
+        spacing: voxel spacing: None (1), a number, one number per spatial dimension in array order, or a
+            ``(B, spatial_dims)`` tensor on the mask's device with one row per sample (its values are checked
+            only where that needs no device synchronisation, on CPUs).
+        spatial_dims: how many trailing dimensions are spatial (1, 2 or 3). Default: 5-D is (B, C, D, H, W),
+            4-D is (B, C, H, W), up to 3-D is all spatial.
+        squared: return the squared distance.
+        threshold: foreground is ``mask > threshold`` instead, so that probabilities and logits need no mask
+            of their own.
+        border: ``"open"``: the image edge is no boundary. ``"closed"``: background surrounds the image.
+        out: contiguous float32 tensor of the result's shape to write to.
+        backend: a backend by name, see :func:`dtkernels.backends.available`.
+
+    Returns:
+        float32 tensor of the mask's shape and device: 0 in the background; 0 everywhere for an empty mask;
+        +inf everywhere for a full mask with an open border. Not differentiable.
+
+    Raises:
+        TypeError: ``mask`` is no tensor or of an unsupported dtype, or ``spacing`` no number.
+        ValueError: wrong rank, spacing of the wrong length or not positive and finite, unknown border or
+            backend, ``mask`` requires a gradient, a side above 32,768, an unfit ``out``.
+        RuntimeError: no backend can run on the mask's device.
+
+    References:
+        Felzenszwalb & Huttenlocher, Distance Transforms of Sampled Functions, Theory of Computing 8, 2012.
+
+    >>> import torch, dtkernels as dtk
+    >>> mask = torch.tensor([[0, 1, 1, 1, 0]])
+    >>> dtk.edt(mask, spacing=(1.0, 0.5))
+    tensor([[0.0000, 0.5000, 1.0000, 0.5000, 0.0000]])
+    """
+    return _call(
+        "edt", "mask", (mask,), spacing, spatial_dims, out,
+        squared=squared, threshold=threshold, border=border, backend=backend,
+    )  # fmt: skip
+
+
+def sdf(
+    mask: Tensor,
+    spacing: SpacingLike = None,
+    *,
+    spatial_dims: int | None = None,
+    squared: bool = False,
+    threshold: float | None = None,
+    border: str = "open",
+    out: Tensor | None = None,
+    backend: str | None = None,
+) -> Tensor:
+    r"""Signed distance ``d_out - d_in``: positive outside, negative inside, one sweep per axis for both.
+
+    .. math:: \phi(p) = \begin{cases} +\min_{q:\,m(q)=1} \|p - q\|_s & m(p) = 0 \\
+                                      -\min_{q:\,m(q)=0} \|p - q\|_s & m(p) = 1 \end{cases}
+
+    with the norm, the unit and the exactness of :func:`edt`. There is no zero level: values jump from the
+    spacing outside to minus the spacing inside.
+
+    Args:
+        mask: as in :func:`edt`.
+        spacing: as in :func:`edt`.
+        spatial_dims: as in :func:`edt`.
+        squared: return ``sign(d) d^2``.
+        threshold: as in :func:`edt`.
+        border: as in :func:`edt`; ``"closed"`` bounds the distances of foreground voxels only.
+        out: as in :func:`edt`.
+        backend: as in :func:`edt`.
+
+    Returns:
+        float32 tensor of the mask's shape and device: +inf everywhere for an empty mask, -inf everywhere
+        for a full mask with an open border. Not differentiable.
+
+    Raises:
+        TypeError, ValueError, RuntimeError: as :func:`edt`.
+
+    >>> import torch, dtkernels as dtk
+    >>> dtk.sdf(torch.tensor([[0, 0, 1, 1, 1, 0]]))
+    tensor([[ 2.,  1., -1., -2., -1.,  1.]])
+    """
+    return _call(
+        "sdf", "mask", (mask,), spacing, spatial_dims, out,
+        squared=squared, threshold=threshold, border=border, backend=backend,
+    )  # fmt: skip
+
+
+def labels_sdf(
+    labels: Tensor,
+    num_classes: int,
+    spacing: SpacingLike = None,
+    *,
+    spatial_dims: int | None = None,
+    squared: bool = False,
+    border: str = "open",
+    out: Tensor | None = None,
+    backend: str | None = None,
+) -> Tensor:
+    """Signed distance of every class of a label map, without a one-hot tensor.
+
+    Class ``c`` of the result is ``sdf(labels == c)``.
+
+    Args:
+        labels: integer ``(*spatial)``, ``(B, *spatial)`` or ``(B, 1, *spatial)``. Labels outside
+            ``0 .. num_classes - 1`` are background of every class.
+        num_classes: number of class maps, background included.
+        spacing: as in :func:`edt`.
+        spatial_dims: as in :func:`edt`; pass 3 for a ``(B, D, H, W)`` label map.
+        squared: as in :func:`sdf`.
+        border: as in :func:`sdf`.
+        out: as in :func:`edt`.
+        backend: as in :func:`edt`.
+
+    Returns:
+        float32 ``(C, *spatial)`` or ``(B, C, *spatial)``; absent and all-covering classes as in :func:`sdf`.
+        Not differentiable.
+
+    Raises:
+        TypeError, ValueError, RuntimeError: as :func:`edt`.
+
+    >>> import torch, dtkernels as dtk
+    >>> dtk.labels_sdf(torch.tensor([0, 0, 1, 2, 2]), num_classes=3)
+    tensor([[-2., -1.,  1.,  2.,  3.],
+            [ 2.,  1., -1.,  1.,  2.],
+            [ 3.,  2.,  1., -1., -2.]])
+    """
+    return _call(
+        "labels_sdf", "labels", (labels, num_classes), spacing, spatial_dims, out,
+        squared=squared, border=border, backend=backend,
+    )  # fmt: skip
+
+
+def _call(
+    operator: str,
+    name: str,
+    inputs: tuple[Any, ...],
+    spacing: SpacingLike,
+    spatial_dims: int | None,
+    out: Tensor | None,
+    **options: Any,
+) -> Tensor:
+    """Call an operator in the form that suits ``spacing`` and ``out``."""
+    x = arguments.check_tensor(name, inputs[0])
+    arguments.check_no_gradient(name, x)
+    dims = arguments.resolve_spatial_dims(x.ndim, spatial_dims, name)
+    given = arguments.operator_spacing(spacing, dims)
+    overload = "default" if not isinstance(given, Tensor) else "per_sample"
+    if out is None:
+        op = getattr(getattr(torch.ops.dtk, operator), overload)
+        result: Tensor = op(*inputs, given, spatial_dims=dims, **options)
+        return result
+    arguments.check_out_type(out)
+    getattr(getattr(torch.ops.dtk, operator + "_out"), overload)(
+        *inputs, given, spatial_dims=dims, out=out, **options
+    )
+    return out

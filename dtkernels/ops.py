@@ -1,0 +1,133 @@
+"""Every torch operator of the library: schema, implementation, shapes for tracing, vmap rule.
+
+=========================  =========================================================================
+``torch.ops.dtk.``         result
+=========================  =========================================================================
+``edt``                    distance of each foreground voxel to the nearest background voxel
+``sdf``                    signed distance, positive outside
+``labels_sdf``             signed distance of every class of a label map
+``edt_out``, ``sdf_out``,  the same into a preallocated tensor
+``labels_sdf_out``
+=========================  =========================================================================
+
+``spacing`` is a number or one number per spatial dimension; the overload ``per_sample`` takes it as a tensor
+with one row per sample. A distance map of a mask is piecewise constant in it: none of these operators has a
+gradient, and an input that needs one is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.library import Library
+
+from . import arguments, transform
+
+_library = Library("dtk", "DEF")
+
+_OPTIONS = "int? spatial_dims=None, bool squared=False, str border='open', str? backend=None"
+
+
+def _define(name: str, inputs: str, options: str, run: Any, fake: Any, vmap: Any) -> None:
+    """The four forms of one operator; its implementation serves every device and chooses the backend."""
+
+    def run_into(*args: Any, **kwargs: Any) -> None:
+        run(*args, **kwargs)
+
+    def fake_into(*args: Any, **kwargs: Any) -> None:
+        kwargs.pop("out")
+        fake(*args, **kwargs)
+
+    for suffix, spacing in (("", "float[1]? spacing=None"), (".per_sample", "Tensor spacing")):
+        allocating = name + suffix
+        _library.define(f"{allocating}({inputs}, {spacing}, *, {options}) -> Tensor")
+        _library.impl(allocating, run, "CompositeExplicitAutograd")
+        torch.library.register_fake(f"dtk::{allocating}", fake, lib=_library)
+        torch.library.register_vmap(f"dtk::{allocating}", vmap, lib=_library)
+
+        into = f"{name}_out{suffix}"
+        _library.define(f"{into}({inputs}, {spacing}, *, {options}, Tensor(a!) out) -> ()")
+        _library.impl(into, run_into, "CompositeExplicitAutograd")
+        torch.library.register_fake(f"dtk::{into}", fake_into, lib=_library)
+
+
+# ---- shapes, without data ---------------------------------------------------------------------------
+
+
+def _check(name: str, x: Tensor, spacing: Any, spatial_dims: int | None, border: str) -> int:
+    """What can be said of a call before there is data; the implementation says the rest."""
+    arguments.check_tensor(name, x)
+    arguments.check_border(border)
+    dims = arguments.resolve_spatial_dims(x.ndim, spatial_dims, name)
+    if not isinstance(spacing, Tensor):
+        arguments.host_spacing(spacing, dims)
+    return dims
+
+
+def _mask_fake(
+    mask: Tensor,
+    spacing: Any = None,
+    *,
+    spatial_dims: int | None = None,
+    border: str = "open",
+    **options: Any,
+) -> Tensor:
+    _check("mask", mask, spacing, spatial_dims, border)
+    return mask.new_empty(mask.shape, dtype=torch.float32)
+
+
+def _labels_fake(
+    labels: Tensor,
+    num_classes: int,
+    spacing: Any = None,
+    *,
+    spatial_dims: int | None = None,
+    border: str = "open",
+    **options: Any,
+) -> Tensor:
+    dims = _check("labels", labels, spacing, spatial_dims, border)
+    return labels.new_empty(arguments.labels_shape(labels, num_classes, dims), dtype=torch.float32)
+
+
+# ---- vmap: the mapped dimension joins the samples ---------------------------------------------------
+
+
+def _vmap(operator: str, inputs: int) -> Callable[..., Any]:
+    """The rule for an operator that takes ``inputs`` positional arguments before ``spacing``."""
+
+    def rule(info: Any, in_dims: Any, *args: Any, spatial_dims: int | None = None, **options: Any) -> Any:
+        size = info.batch_size
+        x = args[0].movedim(in_dims[0], 0) if in_dims[0] is not None else args[0].expand(size, *args[0].shape)
+        dims = arguments.resolve_spatial_dims(x.ndim - 1, spatial_dims, "labels" if inputs > 1 else "mask")
+        samples = x.shape[1 : x.ndim - dims][:1]  # () for a single image
+        x = x.flatten(0, 1) if samples else x
+        spacing = args[inputs] if len(args) > inputs else None
+        if isinstance(spacing, Tensor):
+            at = in_dims[inputs]
+            rows = spacing.movedim(at, 0) if at is not None else spacing.expand(size, *spacing.shape)
+            spacing = rows.flatten(0, 1)
+        result = getattr(torch.ops.dtk, operator)(x, *args[1:inputs], spacing, spatial_dims=dims, **options)
+        return result.unflatten(0, (size, *samples)), 0
+
+    return rule
+
+
+# ---- the operators ----------------------------------------------------------------------------------
+
+_define(
+    "edt", "Tensor mask", _OPTIONS + ", float? threshold=None", transform.edt, _mask_fake, _vmap("edt", 1)
+)
+_define(
+    "sdf", "Tensor mask", _OPTIONS + ", float? threshold=None", transform.sdf, _mask_fake, _vmap("sdf", 1)
+)
+_define(
+    "labels_sdf",
+    "Tensor labels, int num_classes",
+    _OPTIONS,
+    transform.labels_sdf,
+    _labels_fake,
+    _vmap("labels_sdf", 2),
+)

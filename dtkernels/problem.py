@@ -1,0 +1,62 @@
+"""What one transform is asked to do, as plain numbers: the struct that crosses from tensors to kernels.
+
+Nothing here knows a tensor library, so every backend (and the emulator's tests) can build and read it.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import NamedTuple
+
+
+class DType(enum.IntEnum):
+    """Element types of an input image; the order is that of ``csrc/dtk/image.h``."""
+
+    UINT8 = 0
+    INT8 = 1
+    INT16 = 2
+    INT32 = 3
+    INT64 = 4
+    FLOAT16 = 5
+    BFLOAT16 = 6
+    FLOAT32 = 7
+    FLOAT64 = 8
+
+
+class Rule(enum.IntEnum):
+    """How an element becomes a class bit."""
+
+    NONZERO = 0
+    ABOVE = 1
+    EQUALS_CLASS = 2
+
+
+class Image(NamedTuple):
+    """A strided image; axes are (batch, class, z, y, x) and strides count elements."""
+
+    data: int
+    dtype: DType
+    shape: tuple[int, int, int, int, int]
+    stride: tuple[int, int, int, int, int]
+    rule: Rule = Rule.NONZERO
+    threshold: float = 0.0
+
+
+class Spacing(NamedTuple):
+    """Voxel spacing: one (z, y, x) row known on the host, or ``rows`` rows of float64 in memory."""
+
+    values: tuple[float, float, float] | None = (1.0, 1.0, 1.0)
+    data: int = 0
+    rows: int = 1
+
+
+class Problem(NamedTuple):
+    """An exact Euclidean transform of every image of a batch."""
+
+    image: Image
+    spatial_dims: int
+    spacing: Spacing
+    signed: bool
+    squared: bool
+    closed: bool
+    out: int
