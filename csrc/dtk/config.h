@@ -32,6 +32,9 @@ typedef unsigned long long uint64_t;
 #else
 #include <cstdint>
 #define DTK_HOST_DEVICE
+// Of this unit alone: the CPU passes are compiled for several instruction sets, and the linker must not
+// take one's copy for another.
+#define DTK_INLINE static inline
 #endif
 
 #if defined(__CUDACC__)
@@ -42,7 +45,9 @@ typedef unsigned long long uint64_t;
   T* name = reinterpret_cast<T*>(dtk_dynamic_shared)
 #endif
 
+#if !defined(DTK_INLINE)
 #define DTK_INLINE DTK_HOST_DEVICE inline
+#endif
 
 // Counts work on the emulator, for example DTK_COUNT(candidates, n); costs nothing on a device.
 #if !defined(DTK_COUNT)

@@ -1,0 +1,153 @@
+"""One command on a machine with a GPU: build, tests, sanitizers, benchmark, one result file.
+
+``python -m bench.gpu_check [--output FILE]`` (or ``make gpu-check``) needs no network: the Python that runs it
+must have torch with CUDA, pip, pytest, hypothesis, SciPy and rich, the build tools scikit-build-core, pybind11,
+cmake and ninja, and nvcc on the PATH. CuPy and MONAI are measured where they are installed. The package is
+built into an environment of its own under ``build/gpu-check``; nothing is installed elsewhere. Every step has
+a time limit and the whole ends inside ten minutes; a step that fails does not stop the ones after it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parent.parent
+BUILD = ROOT / "build" / "gpu-check"
+LIMIT_SECONDS = 570
+
+
+class Step(NamedTuple):
+    """A command and the most seconds it may take."""
+
+    name: str
+    command: list[str]
+    limit: int
+
+
+class Outcome(NamedTuple):
+    """What became of a step."""
+
+    name: str
+    state: str  # passed, failed, timed out, skipped
+    seconds: float
+    detail: str
+
+
+def find_gpu() -> tuple[str, str] | None:
+    """Name and architecture of the first GPU that torch can use."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return None
+    major, minor = torch.cuda.get_device_capability(0)
+    return torch.cuda.get_device_name(0), f"{major}{minor}"
+
+
+def make_environment() -> str:
+    """A virtual environment that sees this interpreter's packages; its Python."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", "--clear", str(BUILD)], check=True)
+    library = next(BUILD.glob("lib/python*/site-packages"))
+    # Not --system-site-packages: from within an environment that would skip the environment's own packages.
+    (library / "parent.pth").write_text("\n".join(p for p in sys.path if p.endswith("-packages")) + "\n")
+    return str(BUILD / "bin" / "python")
+
+
+def steps(python: str, benchmark: Path) -> list[Step]:
+    install = [python, "-m", "pip", "install", "--quiet", "--no-build-isolation", "--no-deps", "--no-index"]
+    suite = [python, "-m", "pytest", "-q", "--maxfail=25", "--dtk-backend", "cuda", "-p", "no:cacheprovider"]
+    result = [Step("build", [*install, "--editable", str(ROOT)], 240), Step("tests on cuda", suite, 240)]
+    sanitizer = shutil.which("compute-sanitizer") or "compute-sanitizer"
+    for tool in ("memcheck", "racecheck", "initcheck", "synccheck"):
+        command = [
+            sanitizer,
+            "--tool",
+            tool,
+            "--error-exitcode",
+            "9",
+            "--kernel-name-exclude",
+            "regex=at::.*",
+        ]
+        result.append(Step(tool, [*command, python, "-m", "bench.gpu_sanitize"], 60))
+    result.append(Step("benchmark", [python, "-m", "bench.cuda", "--quick", "--save", str(benchmark)], 150))
+    return result
+
+
+def run(step: Step, environment: dict[str, str], remaining: float) -> Outcome:
+    if shutil.which(step.command[0]) is None:
+        return Outcome(step.name, "skipped", 0.0, f"{step.command[0]} is not installed")
+    limit = min(step.limit, remaining)
+    if limit < 5:
+        return Outcome(step.name, "skipped", 0.0, "no time left")
+    print(f"== {step.name}: {' '.join(step.command)}", flush=True)
+    start = time.monotonic()
+    try:
+        done = subprocess.run(
+            step.command,
+            cwd=ROOT,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=limit,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as expired:
+        text = expired.stdout or b""
+        tail = text.decode(errors="replace") if isinstance(text, bytes) else text
+        return Outcome(step.name, "timed out", limit, tail[-2000:])
+    seconds = time.monotonic() - start
+    output = done.stdout + done.stderr
+    print(output[-6000:], flush=True)
+    return Outcome(step.name, "passed" if done.returncode == 0 else "failed", seconds, summary(output))
+
+
+def summary(output: str) -> str:
+    """The lines of a log that say how it ended."""
+    lines = [line for line in output.splitlines() if re.search(r"passed|failed|ERROR SUMMARY|error|Error", line)]
+    return "\n".join((lines or output.splitlines())[-12:])
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--output", type=Path, help="result file; default bench/results/gpu-<device>-<date>.json")
+    arguments = parser.parse_args()
+    begin = time.monotonic()
+    found = find_gpu()
+    if found is None:
+        print("gpu-check: no GPU that torch can use was found; nothing was built, tested or measured")
+        return 2
+    name, architecture = found
+    slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+    output = arguments.output or ROOT / "bench" / "results" / f"gpu-{slug}-{time.strftime('%Y-%m-%d')}.json"
+    benchmark = BUILD / "benchmark.json"
+    python = make_environment()
+    tools = f"{BUILD / 'bin'}{os.pathsep}{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    environment = {**os.environ, "PATH": tools, "CUDAARCHS": architecture, "DTK_CUDA": "ON"}
+    print(f"gpu-check: {name}, sm_{architecture}")
+    outcomes: list[Outcome] = []
+    for step in steps(python, benchmark):
+        outcomes.append(run(step, environment, LIMIT_SECONDS - (time.monotonic() - begin)))
+        if step.name == "build" and outcomes[-1].state != "passed":
+            break
+    measured = json.loads(benchmark.read_text()) if benchmark.exists() else None
+    record = {"gpu": name, "architecture": architecture, "steps": [o._asdict() for o in outcomes]}
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_text(json.dumps({**record, "benchmark": measured}, indent=1) + "\n")
+    print(f"\ngpu-check on {name}: result file {output}")
+    for outcome in outcomes:
+        print(f"  {outcome.state:9s} {outcome.name} ({outcome.seconds:.0f} s)")
+        if outcome.state != "passed":
+            print("    " + outcome.detail.replace("\n", "\n    "))
+    return 0 if all(o.state == "passed" for o in outcomes) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

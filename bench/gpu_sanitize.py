@@ -1,0 +1,42 @@
+"""Small transforms on the GPU, for compute-sanitizer to watch: every kernel, odd sizes, few blocks."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+# Every tensor its own allocation, so that an overrun is one.
+os.environ.setdefault("PYTORCH_NO_CUDA_MEMORY_CACHING", "1")
+
+import torch
+
+import dtkernels as dtk
+
+SHAPES = ((1, 1, 33), (2, 1, 70), (1, 2, 17, 65), (1, 1, 300, 40), (2, 1, 9, 17, 33), (1, 1, 33, 8, 70))
+
+
+def main() -> int:
+    if not torch.cuda.is_available():
+        print("bench.gpu_sanitize: no GPU that torch can use was found")
+        return 2
+    generator = torch.Generator().manual_seed(0)
+    wrong = 0
+    for shape in SHAPES:
+        dims = len(shape) - 2
+        spacing = (3.0, 0.8, 0.7)[:dims]
+        probabilities = torch.rand(shape, generator=generator)
+        for mask, options in (
+            ((probabilities > 0.4).byte(), {}),
+            (probabilities, {"threshold": 0.9}),
+            (probabilities, {"threshold": 0.2, "spacing": spacing, "border": "closed"}),
+        ):
+            for function in (dtk.edt, dtk.sdf):
+                expected = function(mask, spatial_dims=dims, **options)
+                got = function(mask.cuda(), spatial_dims=dims, **options).cpu()
+                wrong += not torch.allclose(got, expected, rtol=1e-6, atol=0)
+    print(f"{len(SHAPES) * 6} transforms, {wrong} wrong")
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

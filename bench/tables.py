@@ -1,0 +1,100 @@
+"""The README's tables, written from committed result files: ``python -m bench.tables [--check]``.
+
+A table stands between two comments that name its result file::
+
+    <!-- table: cpu bench/results/cpu.json -->
+    ...
+    <!-- end -->
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+PATTERN = re.compile(r"(<!-- table: (\w+) (\S+) -->\n)(.*?)(<!-- end -->)", re.S)
+
+
+def cpu_table(record: dict[str, Any]) -> str:
+    """The rows of ``bench.cpu`` that carry the headline requirements, and the range over all masks."""
+    lines = [
+        "| mask, one thread | operator | output | ms | peer's time over ours |",
+        "| --- | --- | --- | ---: | --- |",
+    ]
+    rest: dict[str, list[float]] = {"edt": [], "sdf": []}
+    for row in record["rows"]:
+        rest[row["operator"]].append(row["ratios"]["best edt"])
+        if set(row["required"]) == {"best edt"}:
+            continue
+        size = " x ".join(map(str, row["shape"]))
+        title = f"{row['batch']} x ({size}) in one call" if row["batch"] > 1 else size
+        ratios = ", ".join(
+            f"{name} **{ratio:.0f} x**" for name, ratio in row["ratios"].items() if name != "best edt"
+        )
+        lines.append(
+            f"| {row['mask']} {title} | `{row['operator']}` | {row['output']} | {row['milliseconds']:.2f} | {ratios} |"
+        )
+    unsigned, signed = sorted(rest["edt"]), sorted(rest["sdf"])
+    lines += [
+        "",
+        f"Over all {len(record['rows'])} rows (organ, lesions, noise, single voxels, lattices; 64³ to 256³, 1024²,"
+        f" 4096²; unit and anisotropic spacing) the faster of edt's forms takes {unsigned[0]:.0f} to"
+        f" {unsigned[-1]:.0f} times as long for the unsigned map (median {unsigned[len(unsigned) // 2]:.0f}) and"
+        f" {signed[0]:.0f} to {signed[-1]:.0f} times for the signed one (median {signed[len(signed) // 2]:.0f})."
+        f" Two threads are {record['threads']['one_over_two_threads']:.2f} times as fast as one on 256³.",
+        "",
+        provenance(record),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def demo_table(record: dict[str, Any]) -> str:
+    """The timing table of ``bench.demo``."""
+    lines = ["| part of an iteration | s | times the network |", "| --- | ---: | ---: |"]
+    network = record["timings"]["network"]["median"]
+    for part in record["timings"].values():
+        lines.append(f"| {part['title']} | {part['median']:.4f} | {part['median'] / network:.2f} |")
+    return "\n".join([*lines, "", provenance(record)]) + "\n"
+
+
+def provenance(record: dict[str, Any]) -> str:
+    """Which machine, when, by which command."""
+    peers = ", ".join(f"{n} {v}" for n, v in record["versions"].items() if n in ("edt", "scipy", "monai"))
+    return f"*{record['processor']}, {record['date']}, {peers}: `{record['command']}`.*"
+
+
+TABLES: dict[str, Callable[[dict[str, Any]], str]] = {"cpu": cpu_table, "demo": demo_table}
+
+
+def fill(text: str) -> str:
+    """``text`` with every table made anew from its result file."""
+
+    def table(match: re.Match[str]) -> str:
+        record = json.loads((ROOT / match[3]).read_text())
+        return f"{match[1]}{TABLES[match[2]](record)}{match[5]}"
+
+    return PATTERN.sub(table, text)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="fail if the README differs from its result files")
+    arguments = parser.parse_args()
+    path = ROOT / "README.md"
+    old = path.read_text()
+    new = fill(old)
+    if arguments.check:
+        print("README.md agrees with its result files" if old == new else "README.md: run python -m bench.tables")
+        return int(old != new)
+    path.write_text(new)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,381 @@
+// The passes as transform.cpp calls them. The scan turns the mask into codes; then every slice goes through
+// the y axis and the x axis while it is in cache:
+//
+//   codes -> columns, lanes along x -> solve y -> transpose -> rows, lanes along y -> solve x -> transpose
+//         -> square root, sign and spacing -> output
+//
+// Intermediate values never leave the cache; per voxel, memory sees the mask, one code written and read,
+// and one float written.
+#pragma once
+#include "line_solver.h"
+#include "passes.h"
+#include "read_mask.h"
+#include "scan.h"
+#include "transpose.h"
+
+namespace dtk::cpu::DTK_ISA {
+
+static_assert(kTile == kLanes, "a tile is one vector wide");
+
+inline int round_up(int n, int step) { return (n + step - 1) / step * step; }
+inline int smaller(int a, int b) { return a < b ? a : b; }
+
+// --- Workspace of one thread ---
+
+struct SliceWorkspace {
+  uint32_t *in, *out;  // lines of the longer axis
+  uint8_t* columns;    // which columns hold foreground
+  LineScratch line;
+};
+
+// Lays the workspace out from the address `base` on, 64-byte aligned; the return value is its end.
+inline uintptr_t lay_out(int height, int width, uintptr_t base, SliceWorkspace& ws) {
+  const int n = round_up(height > width ? height : width, kLanes);
+  const int landmarks = n / 16 + 2;
+  const auto take = [&base](auto*& array, size_t bytes) {
+    array = reinterpret_cast<decltype(+array)>(base);
+    base += (bytes + 63) / 64 * 64;
+  };
+  take(ws.in, size_t(n) * sizeof(Vec));
+  take(ws.out, size_t(n) * sizeof(Vec));
+  take(ws.columns, size_t(n));
+  for (int c = 0; c < 2; c++) {
+    take(ws.line.landmarks[c], size_t(landmarks) * sizeof(Landmark));
+    take(ws.line.wanted[c], size_t(landmarks) * sizeof(int));
+  }
+  take(ws.line.kind, size_t(landmarks));
+  return base;
+}
+
+inline size_t slice_workspace(int height, int width) {
+  SliceWorkspace ws;
+  return size_t(lay_out(height, width, 0, ws));
+}
+
+inline SliceWorkspace workspace_at(const ImageTask& task, char* base) {
+  SliceWorkspace ws;
+  lay_out(task.height, task.width, reinterpret_cast<uintptr_t>(base), ws);
+  return ws;
+}
+
+// Rows between groups of 16 lines in `turned`: 16 more than needed, since a pitch that is a power of two
+// would map all groups to the same few sets of the cache.
+inline int turned_pitch(int width) { return round_up(width, kLanes) + kLanes; }
+inline size_t turned_size(int height, int width) {
+  return size_t(round_up(height, kLanes) / kLanes) * turned_pitch(width) * sizeof(Vec);
+}
+
+// --- First axis ---
+
+// A row of the plane across the scanned axis, as bytes.
+class MaskRows {
+ public:
+  MaskRows(const ImageTask& task, int64_t first, int64_t columns, uint8_t* buffer)
+      : task_(task), first_(first), columns_(columns), buffer_(buffer) {
+    const int64_t* stride = task.image.stride + 2;
+    step_ = stride[task.scan_axis];
+    stride_y_ = stride[1];
+    stride_x_ = task.width == 1 ? stride_y_ : stride[2];  // an axis of length 1 may have any stride
+    one_run_ = task.scan_axis > 0 || task.height == 1 || stride_y_ == task.width * stride_x_;
+    direct_ = one_run_ && stride_x_ == 1 && task.image.dtype == kUInt8 && task.image.rule == kNonZero;
+  }
+
+  const uint8_t* operator()(int p) const {
+    const int64_t start = task_.offset + p * step_;
+    if (direct_) return static_cast<const uint8_t*>(task_.image.data) + start + first_;
+    if (one_run_) {
+      read_run(task_.image, start + first_ * stride_x_, stride_x_, columns_, task_.class_index, buffer_);
+      return buffer_;
+    }
+    for (int64_t done = 0; done < columns_;) {
+      const int64_t y = (first_ + done) / task_.width, x = (first_ + done) % task_.width;
+      const int64_t rest = columns_ - done, count = task_.width - x < rest ? task_.width - x : rest;
+      read_run(task_.image, start + y * stride_y_ + x * stride_x_, stride_x_, count, task_.class_index,
+               buffer_ + done);
+      done += count;
+    }
+    return buffer_;
+  }
+
+ private:
+  const ImageTask& task_;
+  int64_t first_, columns_, step_, stride_y_, stride_x_;
+  uint8_t* buffer_;
+  bool one_run_, direct_;
+};
+
+inline size_t scan_workspace(int64_t columns) { return size_t(columns) * 3 + 64; }
+
+template <class Code>
+inline void scan_columns_as(const ImageTask& task, int64_t first, int64_t columns, char* workspace) {
+  Code* behind = reinterpret_cast<Code*>(workspace);
+  uint8_t* buffer = reinterpret_cast<uint8_t*>(behind + columns);
+  Code* codes = static_cast<Code*>(task.codes) + first;
+  const bool closed = task.closed;
+  if (task.scan_axis == 2) {
+    read_run(task.image, task.offset, task.image.stride[4], task.width, task.class_index, buffer);
+    scan<Code>([buffer](int p) { return buffer + p; }, task.width, 1, closed, codes, 1, behind);
+  } else if (task.scan_axis == 1) {
+    scan<Code>(MaskRows(task, first, columns, buffer), task.height, columns, closed, codes, task.width,
+               behind);
+  } else {
+    const int64_t plane = int64_t(task.height) * task.width;
+    scan<Code>(MaskRows(task, first, columns, buffer), task.depth, columns, closed, codes, plane, behind);
+  }
+}
+
+inline void scan_columns(const ImageTask& task, int64_t first, int64_t columns, char* workspace) {
+  if (task.wide_codes) {
+    scan_columns_as<uint16_t>(task, first, columns, workspace);
+  } else {
+    scan_columns_as<uint8_t>(task, first, columns, workspace);
+  }
+}
+
+inline void tabulate_cost(bool exact, float weight, int n, uint32_t* cost) {
+  for (int k = 0; k <= n + kCostMargin; k++) {
+    cost[k] = cost[-k] = exact ? ExactSquares::cost(weight, k) : RoundedSquares::cost(weight, k);
+  }
+}
+
+// --- Slices ---
+
+// The foreground's bounding box in rows [y0, y1) of a slice, and one voxel around it: no nearest background
+// voxel of this slice lies further out, because every run of foreground along x or y ends at most one
+// voxel outside the box.
+template <class Code>
+inline Box foreground_box(const Code* codes, int width, int y0, int y1, uint8_t* columns) {
+  constexpr int kShift = CodeBits<Code>::kShift;
+  memset(columns, 0, size_t(width));
+  Box box = {y1, y0, 0, width};
+  for (int y = y0; y < y1; y++) {
+    const Code* __restrict row = codes + int64_t(y) * width;
+    uint8_t* __restrict seen = columns;
+    uint8_t any = 0;
+    for (int x = 0; x < width; x++) {
+      const uint8_t bit = uint8_t(row[x] >> kShift);
+      seen[x] |= bit;
+      any |= bit;
+    }
+    if (any) {
+      if (box.y0 == y1) box.y0 = y;
+      box.y1 = y + 1;
+    }
+  }
+  if (box.y0 == y1) return {y0, y0, 0, 0};
+  while (!columns[box.x0]) box.x0++;
+  while (!columns[box.x1 - 1]) box.x1--;
+  if (box.y0 > y0) box.y0--;
+  if (box.y1 < y1) box.y1++;
+  box.x0 = (box.x0 > 0 ? box.x0 - 1 : 0) / kLanes * kLanes;
+  box.x1 = smaller(round_up(box.x1 + 1, kLanes), width);
+  return box;
+}
+
+// Unsigned transforms: zero outside the box, which is what remains to do.
+inline Box prepare_slice(const ImageTask& task, int z, int y0, int y1, char* workspace) {
+  if (task.is_signed) return {y0, y1, 0, task.width};
+  SliceWorkspace ws = workspace_at(task, workspace);
+  const int width = task.width;
+  const int64_t start = int64_t(z) * task.height * width;
+  const Box box =
+      task.wide_codes
+          ? foreground_box(static_cast<const uint16_t*>(task.codes) + start, width, y0, y1, ws.columns)
+          : foreground_box(static_cast<const uint8_t*>(task.codes) + start, width, y0, y1, ws.columns);
+  float* out = task.out + start;
+  const auto clear = [](float* from, int64_t count) { memset(from, 0, size_t(count) * sizeof(float)); };
+  clear(out + int64_t(y0) * width, int64_t(box.y0 - y0) * width);
+  clear(out + int64_t(box.y1) * width, int64_t(y1 - box.y1) * width);
+  if (box.x0 > 0 || box.x1 < width) {
+    for (int y = box.y0; y < box.y1; y++) {
+      clear(out + int64_t(y) * width, box.x0);
+      clear(out + int64_t(y) * width + box.x1, width - box.x1);
+    }
+  }
+  return box;
+}
+
+// Sixteen codes as squared distances, with the class in the sign bit if signed; else background is 0.
+template <class Arithmetic, bool kSigned, class Code>
+inline Vec expand(const Code* codes, const Vec& weight) {
+  using Bits = CodeBits<Code>;
+  const Vec code = widen(codes), none = broadcast(uint32_t(Bits::kNone));
+  const Vec steps = code & none, kind = shift_left(code, 31 - Bits::kShift);
+  const Vec squared = select(equal(steps, none), broadcast(Arithmetic::kNone),
+                             Arithmetic::square(steps + broadcast(1u), weight));
+  if (kSigned) return squared | (kind & broadcast(kSignBit));
+  return squared & copy_sign_bit_everywhere(kind);
+}
+
+// Closed images: for foreground voxels, background lies one step beyond either end of the axis, at the same
+// place on the other axes. So this clamps what the solver found for an axis, and the axes to come carry it
+// on. `first` is the position of row 0 on the axis, whose length is `length`.
+template <bool kSigned>
+inline void close_border(uint32_t* rows, int n, int first, int length, const uint32_t* cost) {
+  const Vec sign_bit = broadcast(kSignBit);
+  for (int i = 0; i < n; i++) {
+    const int p = first + i;
+    const Vec edge = broadcast(cost[smaller(p + 1, length - p)]);
+    const Vec g = load(rows + size_t(i) * kLanes);
+    if (kSigned) {
+      const Vec sign = g & sign_bit;
+      const Vec closer = min_unsigned(g ^ sign, edge) | sign;
+      store(rows + size_t(i) * kLanes, select(equal(sign, sign_bit), closer, g));
+    } else {
+      store(rows + size_t(i) * kLanes, min_unsigned(g, edge));
+    }
+  }
+}
+
+template <class Arithmetic, bool kSigned>
+inline Vec finish(const Vec& v, bool squared, const Vec& scale) {
+  const Vec sign = kSigned ? v & broadcast(kSignBit) : broadcast(0u);
+  Vec f = Arithmetic::to_float(v ^ sign);
+  if (!squared) f = sqrt_float(f);
+  return multiply_float(f, scale) | sign;
+}
+
+// The passes over slices, for one combination of arithmetic, sign and code.
+template <class Arithmetic, bool kSigned, class Code>
+struct SlicePass {
+  using Solver = LineSolver<Arithmetic, kSigned>;
+
+  static const Code* codes_of(const ImageTask& task, int z) {
+    return static_cast<const Code*>(task.codes) + int64_t(z) * task.height * task.width;
+  }
+
+  // y axis, for the 16 columns from tile * 16 on; past the end of a row the lanes hold voxels of the next
+  // row (or the padding), and are dropped by do_rows.
+  static void do_columns(const ImageTask& task, int z, const Box& box, int tile, SliceWorkspace& ws,
+                         uint32_t* turned) {
+    const int n = box.y1 - box.y0, x = tile * kLanes;
+    const Vec weight = broadcast(task.scan_weight);
+    const Code* codes = codes_of(task, z) + int64_t(box.y0) * task.width + box.x0 + x;
+    for (int y = 0; y < n; y++) {
+      store(ws.in + size_t(y) * kLanes, expand<Arithmetic, kSigned>(codes + int64_t(y) * task.width, weight));
+    }
+    Solver(task.y, ws.line).solve(ws.in, n, ws.out);
+    if (task.closed) close_border<kSigned>(ws.out, n, box.y0, task.height, task.y.cost);
+
+    const int groups = round_up(n, kLanes) / kLanes, pitch = turned_pitch(box.x1 - box.x0);
+    const Vec last = load(ws.out + size_t(n - 1) * kLanes);
+    for (int y = n; y < groups * kLanes; y++) store(ws.out + size_t(y) * kLanes, last);
+    for (int g = 0; g < groups; g++) {
+      Vec block[kLanes];
+      for (int i = 0; i < kLanes; i++) block[i] = load(ws.out + (size_t(g) * kLanes + i) * kLanes);
+      transpose(block);
+      for (int i = 0; i < kLanes; i++) store(turned + (size_t(g) * pitch + x + i) * kLanes, block[i]);
+    }
+  }
+
+  // x axis, for the 16 rows from tile * 16 on, and the output.
+  static void do_rows(const ImageTask& task, int z, const Box& box, int tile, SliceWorkspace& ws,
+                      uint32_t* turned) {
+    const int n = box.x1 - box.x0, y = box.y0 + tile * kLanes, rows = smaller(kLanes, box.y1 - y);
+    uint32_t* in = ws.in;
+    if (turned) {
+      in = turned + size_t(tile) * turned_pitch(n) * kLanes;
+    } else {
+      load_rows(task, codes_of(task, z) + int64_t(y) * task.width + box.x0, rows, n, in);
+    }
+    Solver(task.x, ws.line).solve(in, n, ws.out);
+    if (task.closed) close_border<kSigned>(ws.out, n, box.x0, task.width, task.x.cost);
+
+    float* out = task.out + (int64_t(z) * task.height + y) * task.width + box.x0;
+    const bool aligned = ((reinterpret_cast<uintptr_t>(out) | size_t(task.width) * sizeof(float)) & 63) == 0;
+    const bool stream = task.streaming && aligned;
+    const Vec scale = broadcast(task.scale);
+    for (int x = 0; x < n; x += kLanes) {
+      Vec block[kLanes];
+      for (int i = 0; i < kLanes; i++) block[i] = load(ws.out + size_t(x + i) * kLanes);
+      transpose(block);
+      float* to = out + x;
+      for (int i = 0; i < rows; i++, to += task.width) {
+        const Vec v = finish<Arithmetic, kSigned>(block[i], task.squared, scale);
+        if (x + kLanes > n) {
+          store_some(to, v, n - x);
+        } else if (stream) {
+          store_streaming(to, v);
+        } else {
+          store(to, v);
+        }
+      }
+    }
+  }
+
+  // Two-dimensional images: the rows come straight from the codes. Missing rows repeat the last.
+  static void load_rows(const ImageTask& task, const Code* codes, int rows, int n, uint32_t* in) {
+    const Vec weight = broadcast(task.scan_weight);
+    for (int x = 0; x < n; x += kLanes) {
+      Vec block[kLanes];
+      for (int i = 0; i < kLanes; i++) {
+        block[i] =
+            expand<Arithmetic, kSigned>(codes + int64_t(smaller(i, rows - 1)) * task.width + x, weight);
+      }
+      transpose(block);
+      for (int i = 0; i < kLanes; i++) store(in + size_t(x + i) * kLanes, block[i]);
+    }
+  }
+
+  // One-dimensional images: the scan was all there is to do.
+  static void do_line(const ImageTask& task) {
+    const Code* codes = static_cast<const Code*>(task.codes);
+    const Vec weight = broadcast(task.scan_weight), scale = broadcast(task.scale);
+    for (int x = 0; x < task.width; x += kLanes) {
+      const Vec v =
+          finish<Arithmetic, kSigned>(expand<Arithmetic, kSigned>(codes + x, weight), task.squared, scale);
+      store_some(task.out + x, v, smaller(kLanes, task.width - x));
+    }
+  }
+};
+
+// Calls `body` with the SlicePass for this task.
+template <class Body>
+inline void with_pass(const ImageTask& task, const Body& body) {
+  const auto with_code = [&](auto arithmetic, auto is_signed) {
+    using Arithmetic = decltype(arithmetic);
+    constexpr bool kSigned = decltype(is_signed)::value;
+    if (task.wide_codes) {
+      body(SlicePass<Arithmetic, kSigned, uint16_t>());
+    } else {
+      body(SlicePass<Arithmetic, kSigned, uint8_t>());
+    }
+  };
+  const auto with_sign = [&](auto arithmetic) {
+    if (task.is_signed) {
+      with_code(arithmetic, std::true_type());
+    } else {
+      with_code(arithmetic, std::false_type());
+    }
+  };
+  if (task.exact) {
+    with_sign(ExactSquares());
+  } else {
+    with_sign(RoundedSquares());
+  }
+}
+
+inline void do_columns(const ImageTask& task, int z, const Box& box, int tile, char* workspace,
+                       uint32_t* turned) {
+  SliceWorkspace ws = workspace_at(task, workspace);
+  with_pass(task, [&](auto pass) { pass.do_columns(task, z, box, tile, ws, turned); });
+}
+
+inline void do_rows(const ImageTask& task, int z, const Box& box, int tile, char* workspace,
+                    uint32_t* turned) {
+  SliceWorkspace ws = workspace_at(task, workspace);
+  with_pass(task, [&](auto pass) {
+    if (task.scan_axis == 2) {
+      pass.do_line(task);
+    } else {
+      pass.do_rows(task, z, box, tile, ws, turned);
+    }
+  });
+}
+
+constexpr Passes table(const char* name) {
+  return {name,        tabulate_cost, scan_workspace, scan_columns, slice_workspace,
+          turned_size, prepare_slice, do_columns,     do_rows,      stream_fence};
+}
+
+}  // namespace dtk::cpu::DTK_ISA

@@ -1,0 +1,192 @@
+"""Moments on a CPU: pair by pair, within the box around both masks, surface elements gathered and sorted.
+
+Reading a size back is free here, so the work is confined to where there is surface. Each box is copied once
+into a flat buffer whose rows, planes and volume end in one zero. Then a neighbour in any direction is a
+constant offset, the border of the image and of the box is background by construction, and both kinds of
+surface are a few bitwise operations over contiguous bytes.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from .. import functional
+from . import surfels
+from .definitions import TIE, Definition
+from .masks import Pair
+from .moments import Moments
+
+Array = NDArray[Any]
+
+
+class _Sizes(NamedTuple):
+    """Sizes of the surface elements of a code, by rank: a byte stands for a size and sorts like it."""
+
+    ordered: Array  # float64, ascending
+    ranks: Array  # uint8 by code
+
+
+class _Elements(NamedTuple):
+    """One surface: squared distances to the other, float32, and which size each element has (None: all 1)."""
+
+    squares: Array
+    ranks: Array | None
+    ordered: Array | None
+
+    def weights(self) -> Array | None:
+        return None if self.ranks is None or self.ordered is None else self.ordered[self.ranks]
+
+
+def measure(
+    images: Pair,
+    spacing: list[float] | Tensor | None,
+    definition: Definition,
+    pooled: bool,
+    percentiles: tuple[float, ...],
+    tolerances: tuple[float, ...],
+    backend: str | None,
+) -> Moments:
+    """Moments of every pair; ``pooled`` percentiles take both directions together."""
+    samples, classes = images.pred.shape[:2]
+    shape = (2, samples, classes)
+    total, first, second, maximum = (np.zeros(shape) for _ in range(4))
+    within = np.zeros((len(tolerances), *shape))
+    ranked = np.zeros((len(percentiles), 1 if pooled else 2, samples, classes))
+    for b in range(samples):
+        row = spacing[b].tolist() if isinstance(spacing, Tensor) else spacing
+        sizes = _sizes(row, images.dims) if definition.subvoxel else None
+        for k in range(classes):
+            masks = [m.image(b, k).numpy() for m in (images.pred, images.target)]
+            boxes = [_box(m) for m in masks]
+            if boxes[0] is None or boxes[1] is None:
+                total[:, b, k] = [box is not None for box in boxes]
+                continue
+            box = tuple(slice(min(p[0], t[0]), max(p[1], t[1])) for p, t in zip(*boxes, strict=True))
+            found = _elements([m[box] for m in masks], row, sizes, backend)
+            for i, part in enumerate(found):
+                d2, w = part.squares.astype(np.float64), part.weights()
+                d = np.sqrt(d2)
+                maximum[i, b, k] = d.max()
+                total[i, b, k] = len(d) if w is None else w.sum()
+                first[i, b, k] = d.sum() if w is None else (d * w).sum()
+                second[i, b, k] = d2.sum() if w is None else (d2 * w).sum()
+                for n, tolerance in enumerate(tolerances):
+                    close = d2 <= tolerance**2 * TIE
+                    within[n, i, b, k] = np.count_nonzero(close) if w is None else w[close].sum()
+            if percentiles:
+                for i, part in enumerate([_pool(found)] if pooled else found):
+                    ranked[:, i, b, k] = _ranked(part, percentiles)
+    return Moments(*map(torch.from_numpy, (total, first, second, maximum, within, ranked)))
+
+
+def _box(mask: Array) -> list[tuple[int, int]] | None:
+    """First and one past the last index of the foreground along each axis; None where there is none."""
+    box: list[tuple[int, int]] = []
+    while 0 not in mask.shape:
+        hit = np.flatnonzero(mask.reshape(len(mask), -1).any(axis=1))
+        if not len(hit):
+            return None
+        box.append((int(hit[0]), int(hit[-1]) + 1))
+        if mask.ndim == 1:
+            return box
+        mask = np.logical_or.reduce(mask[box[-1][0] : box[-1][1]])
+    return None
+
+
+def _elements(
+    masks: list[Array], spacing: list[float] | None, sizes: _Sizes | None, backend: str | None
+) -> list[_Elements]:
+    """Both surfaces, each with its distances to the other."""
+    shape = tuple(side + 1 for side in masks[0].shape)
+    strides = [math.prod(shape[k + 1 :]) for k in range(len(shape))]
+    count, margin = math.prod(shape), sum(strides)
+    elsewhere: Array = np.empty((2, count), np.bool_)
+    found: list[Array] = []
+    ranks: list[Array | None] = []
+    for i, mask in enumerate(masks):
+        padded = np.zeros(margin + count, np.uint8)
+        padded[margin:].reshape(shape)[tuple(slice(n - 1) for n in shape)] = mask
+        if sizes is None:
+            _not_surface_voxels(padded, margin, strides, elsewhere[i])
+            found.append(np.flatnonzero(~elsewhere[i]))
+            ranks.append(None)
+        else:
+            codes = _codes(padded, strides)
+            # 0 and the full code become the two largest numbers
+            np.greater_equal(codes - np.uint8(1), len(sizes.ordered) - 2, out=elsewhere[i])
+            found.append(np.flatnonzero(~elsewhere[i]))
+            ranks.append(sizes.ranks[codes[found[i]]])
+    maps = functional.edt(
+        torch.from_numpy(elsewhere).reshape(2, *shape),
+        spacing, spatial_dims=len(shape), squared=True, backend=backend,
+    )  # fmt: skip
+    flat = maps.reshape(2, count).numpy()
+    ordered = None if sizes is None else sizes.ordered
+    return [_Elements(flat[1 - i][found[i]], ranks[i], ordered) for i in range(2)]
+
+
+def _not_surface_voxels(padded: Array, margin: int, strides: list[int], out: Array) -> None:
+    """False on foreground voxels with a face neighbour that is not, beyond the image included."""
+    count = len(padded) - margin - strides[0]  # the last layer is padding
+    mask = padded[margin : margin + count]
+    core = mask.copy()
+    for stride in strides:
+        core &= padded[margin - stride : margin - stride + count]
+        core &= padded[margin + stride : margin + stride + count]
+    np.equal(mask, core, out=out[:count])
+    out[count:] = True
+
+
+def _codes(padded: Array, strides: list[int]) -> Array:
+    """Codes of :mod:`.surfels` at every corner of the padded grid: bits doubled up axis by axis."""
+    codes = padded
+    for level, stride in enumerate(reversed(strides)):
+        codes = codes[stride:] | (codes[:-stride] << np.uint8(1 << level))
+    return codes
+
+
+def _sizes(spacing: list[float] | None, dims: int) -> _Sizes:
+    sizes = surfels.measures(torch.tensor(spacing or [1.0] * dims, dtype=torch.float64)).numpy()
+    order = np.argsort(sizes, kind="stable")
+    ranks = np.empty(len(sizes), np.uint8)
+    ranks[order] = np.arange(len(sizes))
+    return _Sizes(sizes[order], ranks)
+
+
+def _pool(parts: list[_Elements]) -> _Elements:
+    ranks = None if parts[0].ranks is None else np.concatenate([p.ranks for p in parts if p.ranks is not None])
+    return _Elements(np.concatenate([p.squares for p in parts]), ranks, parts[0].ordered)
+
+
+def _ranked(part: _Elements, percentiles: tuple[float, ...]) -> list[float]:
+    """Percentiles of the distances.
+
+    Without weights as numpy.percentile: linear between order statistics. With weights the smallest distance
+    at which the weight up to it reaches the percentage.
+    """
+    if part.ranks is None or part.ordered is None:
+        ordered = np.sort(part.squares)
+        result = []
+        for q in percentiles:
+            rank = q / 100 * (len(ordered) - 1)
+            below = math.floor(rank)
+            low = math.sqrt(ordered[below])
+            high = math.sqrt(ordered[min(below + 1, len(ordered) - 1)])
+            result.append(low + (high - low) * (rank - below))
+        return result
+    # By distance, then size, surface-distance's order: where a share meets a percentage exactly, as halves do
+    # in symmetric masks, its answer hangs on the rounding of this very sum. Both fit one integer, since the
+    # pattern of a float that is not negative is ordered like the float.
+    keys = part.squares.view(np.int32).astype(np.int64) << 8 | part.ranks
+    keys.sort()
+    weights = part.ordered[keys & 255]
+    share = np.cumsum(weights) / weights.sum()
+    at = np.minimum(np.searchsorted(share, [q / 100 for q in percentiles]), len(keys) - 1)
+    squares = (keys[at] >> 8).astype(np.int32).view(np.float32)
+    return [math.sqrt(d2) for d2 in squares]

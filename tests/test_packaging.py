@@ -1,0 +1,70 @@
+"""The wheel: what is in it, what it links, and that a build without CUDA says so."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="module")
+def cpu_wheel(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A wheel built without CUDA from the sources as they are, unpacked, and what the build printed."""
+    for tool in ("scikit_build_core", "pybind11"):
+        pytest.importorskip(tool, reason=f"{tool} is needed to build without isolation")
+    work = tmp_path_factory.mktemp("wheel")
+    source = work / "source"
+    ignore = shutil.ignore_patterns(".git", ".venv", "build", "*.so", "__pycache__", ".*_cache")
+    shutil.copytree(ROOT, source, ignore=ignore)
+    command = [sys.executable, "-m", "pip", "wheel", "-v", "--no-build-isolation", "--no-deps", "--no-index"]
+    environment = {**os.environ, "DTK_CUDA": "OFF"}
+    done = subprocess.run(
+        [*command, "-w", str(work), str(source)], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+    (wheel,) = work.glob("dtkernels-*.whl")
+    zipfile.ZipFile(wheel).extractall(work / "unpacked")
+    return work / "unpacked", done.stdout + done.stderr
+
+
+def test_contents(cpu_wheel: tuple[Path, str]) -> None:
+    names = {str(p.relative_to(cpu_wheel[0])) for p in cpu_wheel[0].rglob("*")}
+    for expected in ("dtkernels/py.typed", "dtkernels/_C.pyi", "dtkernels/csrc/dtk/config.h", "dtkernels/plan.py"):
+        assert expected in names
+    assert any(n.startswith("dtkernels/_C.") and n.endswith(".so") for n in names)
+    assert not [n for n in names if n.split("/")[0] in ("bench", "tests", "csrc")]
+
+
+def test_build_without_cuda_says_so(cpu_wheel: tuple[Path, str]) -> None:
+    assert "CPU kernels only" in cpu_wheel[1]
+    code = (
+        "import dtkernels as dtk; s = dtk.backends.available()['cuda']; print(dtk.__file__, s.available, s.reason)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": str(cpu_wheel[0])},
+        cwd=cpu_wheel[0],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    # An editable install of the same package may come first on the path; then there is nothing to see here.
+    if str(cpu_wheel[0]) not in done.stdout:
+        pytest.skip("an editable install hides the unpacked wheel")
+    assert "False this build of dtkernels has no CUDA kernels" in done.stdout
+
+
+def test_links_no_torch(cpu_wheel: tuple[Path, str]) -> None:
+    if shutil.which("ldd") is None:
+        pytest.skip("ldd is not installed")
+    (module,) = (cpu_wheel[0] / "dtkernels").glob("_C.*.so")
+    needed = subprocess.run(["ldd", str(module)], capture_output=True, text=True, check=True).stdout
+    assert "libtorch" not in needed
+    assert "libcuda" not in needed
