@@ -11,9 +11,9 @@ True
 
 from importlib.metadata import version as _version
 
-from . import backends, ops
+from . import backends, losses, metrics, ops
 from .functional import edt, labels_sdf, sdf
 
 __version__ = _version("dtkernels")
 
-__all__ = ["__version__", "backends", "edt", "labels_sdf", "ops", "sdf"]
+__all__ = ["__version__", "backends", "edt", "labels_sdf", "losses", "metrics", "ops", "sdf"]

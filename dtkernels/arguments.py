@@ -224,7 +224,7 @@ def labels_layout(labels: torch.Tensor, num_classes: int, spatial_dims: int) -> 
     image = Image(
         data=labels.data_ptr(),
         dtype=DTYPES[labels.dtype],
-        shape=(labels.shape[0] if lead else 1, num_classes, *gap, *labels.shape[lead:]),  # type: ignore[arg-type]
+        shape=(labels.shape[0] if lead else 1, num_classes, *gap, *labels.shape[lead:]),
         stride=(labels.stride(0) if lead else 0, 0, *gap, *labels.stride()[lead:]),  # type: ignore[arg-type]
         rule=Rule.EQUALS_CLASS,
     )

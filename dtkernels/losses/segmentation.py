@@ -1,0 +1,259 @@
+"""What every loss of a segmentation shares: its options, how it reads a target, activations and reductions."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import warnings
+from collections.abc import Callable, Iterable
+from typing import ClassVar, NamedTuple
+
+import torch
+from torch import Tensor
+
+from .. import functional
+from ..arguments import SpacingLike, check_no_gradient, check_tensor
+
+REDUCTIONS = ("mean", "sum", "none")
+
+
+class Truth(NamedTuple):
+    """The target of one call, for the classes that are scored."""
+
+    values: Tensor  # integer labels (B, 1, *spatial), or one channel per class, of any dtype
+    first: int | None  # the label of the first scored class; None where values has a channel per class
+    classes: int
+    ignored: Tensor | None  # (B, 1, *spatial) bool
+    voxels: int | Tensor  # how many are counted in a sample; (B, 1) where some are ignored
+
+    @property
+    def spatial_dims(self) -> int:
+        """2 or 3."""
+        return self.values.ndim - 2
+
+    def sdf(self, spacing: SpacingLike, *, squared: bool = False) -> Tensor:
+        """Signed distance map (B, C, *spatial) of every scored class; ignored voxels are outside of all."""
+        if self.first is None:
+            return self.sdf_of(self.values, spacing, squared=squared)
+        labels = self.values
+        if self.first or self.ignored is not None:
+            # The labels will change, so take a type that has -1 and where none wraps around.
+            labels = labels.to(torch.promote_types(labels.dtype, torch.int16))
+        if self.ignored is not None:
+            labels = labels.masked_fill(self.ignored, -1)
+        if self.first:
+            labels = labels - self.first  # labels_sdf counts classes from 0
+        return functional.labels_sdf(
+            labels, self.classes, spacing, spatial_dims=self.spatial_dims, squared=squared
+        )
+
+    def sdf_of(self, x: Tensor, spacing: SpacingLike, *, squared: bool = False) -> Tensor:
+        """Signed distance map of ``x > 0.5``; ignored voxels are outside."""
+        if self.ignored is None:
+            return functional.sdf(x, spacing, spatial_dims=self.spatial_dims, squared=squared, threshold=0.5)
+        mask = (x > 0.5).logical_and_(~self.ignored)
+        return functional.sdf(mask, spacing, spatial_dims=self.spatial_dims, squared=squared)
+
+    def hide_(self, weight: Tensor) -> Tensor:
+        """Give ignored voxels no weight."""
+        return weight if self.ignored is None else weight.masked_fill_(self.ignored, 0.0)
+
+
+class SegmentationLoss(torch.nn.Module):
+    """Options, target and reduction of a loss; a subclass says what one class of one sample costs."""
+
+    # What a target of the wrong shape raises: the adaptors for other libraries raise what those do.
+    shape_error: ClassVar[type[Exception]] = ValueError
+
+    def __init__(
+        self,
+        include_background: bool,
+        to_onehot_y: bool,
+        sigmoid: bool,
+        softmax: bool,
+        other_act: Callable[[Tensor], Tensor] | None,
+        reduction: str,
+        batch: bool,
+        ignore_index: int | None,
+    ) -> None:
+        """Take the options, see :class:`~dtkernels.losses.HausdorffDTLoss`.
+
+        Args:
+            include_background: if False, channel 0 is not scored.
+            to_onehot_y: the target is a label map.
+            sigmoid: apply a sigmoid to the input.
+            softmax: apply a softmax over the channels of the input.
+            other_act: apply this function to the input.
+            reduction: ``"mean"``, ``"sum"`` or ``"none"`` over samples and classes.
+            batch: average over the voxels of all samples together, before ``reduction``.
+            ignore_index: label of the voxels to leave out.
+        """
+        super().__init__()
+        if other_act is not None and not callable(other_act):
+            raise TypeError(f"other_act: expected None or a callable, got {type(other_act).__name__}")
+        if int(sigmoid) + int(softmax) + int(other_act is not None) > 1:
+            raise ValueError(
+                f"sigmoid, softmax, other_act: expected at most one activation, got sigmoid={sigmoid}, "
+                f"softmax={softmax}, other_act={other_act}"
+            )
+        if ignore_index is not None and (isinstance(ignore_index, bool) or not isinstance(ignore_index, int)):
+            raise TypeError(f"ignore_index: expected None or an int, got {ignore_index!r}")
+        self.include_background = include_background
+        self.to_onehot_y = to_onehot_y
+        self.sigmoid = sigmoid
+        self.softmax = softmax
+        self.other_act = other_act
+        self.reduction = check_choice("reduction", str(reduction), REDUCTIONS)
+        self.batch = batch
+        self.ignore_index = ignore_index
+
+    def forward(self, input: Tensor, target: Tensor, spacing: SpacingLike = None) -> Tensor:
+        """The loss of a prediction.
+
+        Args:
+            input: probabilities, or logits with an activation: (B, C, H, W) or (B, C, D, H, W).
+            target: one channel per class, of the input's shape, any dtype; with ``to_onehot_y`` a label map
+                (B, 1, *spatial) or (B, *spatial), any dtype (the fraction of floating-point labels is cut off).
+            spacing: voxel spacing: None (1), a number, one number per spatial dimension in array order, or a
+                (B, n) tensor with one row per sample.
+
+        Returns:
+            A scalar, or one value per sample and class with ``reduction="none"``: float32, or float64 for a
+            float64 input.
+        """
+        check_tensor("input", input)
+        check_tensor("target", target)
+        check_no_gradient("target", target)
+        if input.ndim not in (4, 5):
+            raise ValueError(
+                f"input: expected (B, C, H, W) or (B, C, D, H, W), got {input.ndim} dimensions: "
+                f"{tuple(input.shape)}"
+            )
+        if target.device != input.device:
+            raise ValueError(f"target: expected a tensor on {input.device} like the input, got {target.device}")
+        with torch.autocast(input.device.type, enabled=False):
+            truth = self._read(input, target)
+            sums = self._class_sums(input, truth, spacing)
+            return self._reduce(sums, truth)
+
+    def _class_sums(self, input: Tensor, truth: Truth, spacing: SpacingLike) -> Tensor:
+        """(B, C): what the voxels of each sample and scored class cost together."""
+        raise NotImplementedError
+
+    def _unreduced(self, per_class: Tensor, truth: Truth) -> Tensor:
+        """The shape of ``reduction="none"``, from (B, C), or (1, C) with ``batch``."""
+        raise NotImplementedError
+
+    def _read(self, input: Tensor, target: Tensor) -> Truth:
+        """Check the target against the input and find the scored classes and the ignored voxels."""
+        channels = input.shape[1]
+        if channels == 1 and not torch.compiler.is_compiling():
+            for name, asked in (
+                ("softmax=True", self.softmax),
+                ("to_onehot_y=True", self.to_onehot_y),
+                ("include_background=False", not self.include_background),
+            ):
+                if asked:
+                    warnings.warn(f"single channel prediction, `{name}` ignored.", stacklevel=5)
+        first = 0 if self.include_background or channels == 1 else 1
+        if self.to_onehot_y and channels > 1:
+            return self._read_labels(input, target, first)
+        return self._read_channels(input, target, first)
+
+    def _read_labels(self, input: Tensor, target: Tensor, first: int) -> Truth:
+        batch, channels, *spatial = input.shape
+        if target.ndim == input.ndim - 1:
+            target = target.unsqueeze(1)
+        if target.shape != (batch, 1, *spatial):
+            raise self.shape_error(
+                f"target: expected labels of shape {(batch, 1, *spatial)} for an input of shape "
+                f"{tuple(input.shape)}, got {tuple(target.shape)}"
+            )
+        if target.dtype.is_floating_point:
+            target = target.to(torch.int32)
+        elif target.dtype == torch.bool:
+            target = target.to(torch.uint8)
+        ignored = self._where_ignored(target)
+        return Truth(target, first, channels - first, ignored, _counted(ignored, spatial))
+
+    def _read_channels(self, input: Tensor, target: Tensor, first: int) -> Truth:
+        batch, channels, *spatial = input.shape
+        expected = (batch, channels + (self.ignore_index == channels), *spatial)
+        if target.shape != input.shape and target.shape != expected:
+            hint = ""
+            if channels > 1 and (target.ndim == input.ndim - 1 or target.shape[1:2] == (1,)):
+                hint = "; pass to_onehot_y=True if it is a label map"
+            raise self.shape_error(
+                f"target: expected the input's shape {tuple(input.shape)}, got {tuple(target.shape)}{hint}"
+            )
+        ignored = None
+        if self.ignore_index is not None:
+            if target.shape[1] == 1:
+                ignored = self._where_ignored(target)
+            elif 0 <= self.ignore_index < target.shape[1]:
+                ignored = target[:, self.ignore_index : self.ignore_index + 1] > 0.5
+            else:
+                ignored = target.amax(1, keepdim=True) <= 0.5
+        values = target[:, first:channels]
+        return Truth(values, None, channels - first, ignored, _counted(ignored, spatial))
+
+    def _where_ignored(self, target: Tensor) -> Tensor | None:
+        """Where the values are ``ignore_index``, None where they cannot be: to torch a uint8 255 equals -1."""
+        if self.ignore_index is None:
+            return None
+        if not target.dtype.is_floating_point and target.dtype != torch.bool:
+            limits = torch.iinfo(target.dtype)
+            if not limits.min <= self.ignore_index <= limits.max:
+                return None
+        return target == self.ignore_index
+
+    def _probabilities(self, input: Tensor, truth: Truth) -> Tensor:
+        """The activated input of the scored classes, in float32 or float64."""
+        p = input if input.dtype == torch.float64 else input.to(torch.float32)
+        if self.sigmoid:
+            p = torch.sigmoid(p)
+        if self.softmax and input.shape[1] > 1:
+            p = torch.softmax(p, 1)
+        if self.other_act is not None:
+            p = self.other_act(p)
+            if p.shape != input.shape:
+                raise ValueError(
+                    f"other_act: expected a result of the input's shape {tuple(input.shape)}, got {tuple(p.shape)}"
+                )
+        return p[:, input.shape[1] - truth.classes :]
+
+    def _reduce(self, sums: Tensor, truth: Truth) -> Tensor:
+        voxels = truth.voxels
+        if self.batch:
+            voxels = voxels.sum(0, keepdim=True) if isinstance(voxels, Tensor) else voxels * sums.shape[0]
+            sums = sums.sum(0, keepdim=True)
+        per_class = sums / (voxels.clamp(min=1) if isinstance(voxels, Tensor) else voxels)
+        if self.reduction == "mean":
+            return per_class.mean()
+        if self.reduction == "sum":
+            return per_class.sum()
+        return self._unreduced(per_class, truth)
+
+    def extra_repr(self) -> str:
+        """The options, for ``print(loss)``."""
+        return ", ".join(f"{k}={v!r}" for k, v in vars(self).items() if k != "training" and k[0] != "_")
+
+
+def spatial_axes(x: Tensor) -> tuple[int, ...]:
+    """All axes of ``x`` but sample and class."""
+    return tuple(range(2, x.ndim))
+
+
+def check_choice(name: str, value: str, choices: Iterable[str]) -> str:
+    """One of the names that an option knows."""
+    known = list(choices)
+    if value not in known:
+        close = difflib.get_close_matches(str(value), known, 1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        raise ValueError(f"{name}: expected one of {known}, got {value!r}{hint}")
+    return value
+
+
+def _counted(ignored: Tensor | None, spatial: list[int]) -> int | Tensor:
+    voxels = math.prod(spatial)
+    return voxels if ignored is None else voxels - ignored.sum(spatial_axes(ignored))

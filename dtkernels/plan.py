@@ -1,0 +1,427 @@
+"""Which kernel runs on which axis, with which grid, block, shared memory and parameters: the launch plan.
+
+The plan lives here alone, in plain Python, because the compiled backend and the run-time compiled one (CuPy)
+share it: a kernel is named by the C++ expression that instantiates it, which is the key of the table in
+``csrc/cuda/launch.cu`` as well as the name expression for NVRTC, and its parameters are the bytes of its struct.
+
+Axes of length 1 are dropped first. The slowest axis left is scanned in closed form to codes of one or two bytes
+(``scan.cuh``), each further axis is a pass over whole lines (``lines.cuh``), the last of them along contiguous
+rows with the square root; an image with one axis needs that pass alone. So at most three launches.
+
+``plan`` depends on shapes, strides and flags only and is cached; ``Plan.bind`` puts the pointers of a call in
+front of parameter bytes that were made once.
+"""
+
+from __future__ import annotations
+
+import functools
+import struct
+from typing import NamedTuple
+
+from .problem import DType, Problem, Rule
+
+MAX_SIDE = 32768
+SOLVERS = ("divide", "strips", "envelope", "window")
+
+NONE_32 = 0x7FFFFFFF  # "no site" among int32 squares: real ones must stay below
+NONE_16 = 0x7FFF
+STATIC_SHARED = 1024  # what kernels declare statically, rounded up; as in csrc/cuda/launch.cu
+MAX_GRID = 2**31 - 1
+MAX_SCAN_SIDE = 2048  # above, a column's class bits take too much shared memory for enough threads
+ALIGNMENT = 256
+
+# enum Format of csrc/dtk/lines.cuh
+FROM_IMAGE, RUNS_8, RUNS_16, SQUARES_16, SQUARES_32 = range(5)
+
+# What a solver needs: arrays of sites, bytes of shared memory per thread (csrc/dtk/tile.cuh).
+_SITE_ARRAYS = {"divide": 1, "strips": 1, "envelope": 2, "window": 1}
+_BYTES_PER_THREAD = {"divide": 6, "strips": 6, "envelope": 0, "window": 0}
+STRIP = 8  # voxels per thread and site of the solver "strips" (csrc/dtk/strips.cuh)
+
+# The pointers lead every parameter struct (csrc/dtk/operands.cuh): source, spacing, target, scratch, image.
+_POINTERS = struct.Struct("<5Q")
+_IMAGE = struct.Struct("<10qd2i")
+_SCAN = struct.Struct("<2i")
+_LINES = struct.Struct("<9q16i4f")
+
+
+class DeviceProperties(NamedTuple):
+    """What a plan depends on."""
+
+    multiprocessors: int
+    shared_per_block_optin: int
+    major: int
+    minor: int
+
+
+class Launch(NamedTuple):
+    """One kernel launch, ready for ``cuda_launch`` or a driver API."""
+
+    kernel: str
+    grid: tuple[int, int, int]
+    block: int
+    shared: int
+    params: bytes
+
+
+class Tile(NamedTuple):
+    """How a pass cuts an axis into tiles of ``1 << lanes_log2`` whole lines."""
+
+    solver: str
+    lanes_log2: int
+    pitch: int
+    site_bytes: int
+    site_pitch: int
+    sites_offset: int
+    bytes: int
+    threads: int
+    in_global: bool  # too long for shared memory: tiles lie in scratch
+
+
+class Step(NamedTuple):
+    """A launch without its pointers: each is an index into (0, out, scratch) and an offset from it."""
+
+    kernel: str
+    grid: tuple[int, int, int]
+    block: int
+    shared: int
+    source: tuple[int, int]
+    target: tuple[int, int]
+    scratch: tuple[int, int]
+    constant: bytes
+
+
+NOWHERE, OUT, SCRATCH = range(3)
+
+
+class Plan(NamedTuple):
+    """The launches of one transform, for any pointers."""
+
+    scratch_bytes: int
+    reads_spacing: bool
+    steps: tuple[Step, ...]
+
+    def bind(self, image: int, spacing: int, out: int, scratch: int) -> list[Launch]:
+        """Launches in order, all on one stream; ``scratch`` is aligned to 256 bytes."""
+        base = (0, out, scratch)
+        rows = spacing if self.reads_spacing else 0
+        pack = _POINTERS.pack
+        return [
+            Launch(
+                kernel,
+                grid,
+                block,
+                shared,
+                pack(
+                    base[source[0]] + source[1],
+                    rows,
+                    base[target[0]] + target[1],
+                    base[tiles[0]] + tiles[1],
+                    image,
+                )
+                + constant,
+            )
+            for kernel, grid, block, shared, source, target, tiles, constant in self.steps
+        ]
+
+
+def plan(
+    problem: Problem, device: DeviceProperties, max_blocks: int | None = None, solver: str | None = None
+) -> Plan:
+    """Plan of ``problem`` on a device of these properties.
+
+    ``max_blocks`` limits every grid, so that small images too send the kernels round their loops; ``solver``
+    is one of ``SOLVERS``, by default strips, and divide and conquer for lines that are too long for them.
+    """
+    image, spacing = problem.image, problem.spacing
+    return _plan(
+        image.dtype,
+        image.shape,
+        image.stride,
+        image.rule,
+        image.threshold,
+        problem.spatial_dims,
+        spacing.values,
+        spacing.rows,
+        problem.signed,
+        problem.squared,
+        problem.closed,
+        device,
+        max_blocks,
+        solver,
+    )
+
+
+@functools.lru_cache(maxsize=1024)
+def _plan(
+    dtype: DType,
+    shape: tuple[int, int, int, int, int],
+    stride: tuple[int, int, int, int, int],
+    rule: Rule,
+    threshold: float,
+    spatial_dims: int,
+    spacing: tuple[float, float, float] | None,
+    spacing_rows: int,
+    signed: bool,
+    squared: bool,
+    closed: bool,
+    device: DeviceProperties,
+    max_blocks: int | None,
+    solver: str | None,
+) -> Plan:
+    if solver is not None and solver not in SOLVERS:
+        raise ValueError(f"solver: expected one of {SOLVERS}, got {solver!r}")
+    if max_blocks is not None and max_blocks < 1:
+        raise ValueError(f"max_blocks: expected at least 1, got {max_blocks}")
+    if spacing_rows not in (1, shape[0]):
+        raise ValueError(f"spacing: expected 1 or {shape[0]} rows, one per sample, got {spacing_rows}")
+    if max(shape[2:]) > MAX_SIDE:
+        raise ValueError(f"image: expected sides of at most {MAX_SIDE}, got {shape[2:]}")
+    if min(shape) == 0:
+        return Plan(0, False, ())
+
+    existing = range(3 - spatial_dims, 3)  # columns of (z, y, x) that the image has
+    if any(shape[2 + k] != 1 for k in range(3) if k not in existing):
+        raise ValueError(f"image: expected {spatial_dims} spatial axes, got sides {shape[2:]}")
+    axes = [k for k in existing if shape[2 + k] > 1] or [2]
+    singletons = [k for k in existing if k not in axes]
+    sides = [shape[2 + k] for k in axes]
+    voxels = shape[0] * shape[1] * _product(sides)
+
+    weighed = axes + singletons if closed else axes
+    isotropic = spacing is not None and len({spacing[k] for k in weighed}) == 1
+    if isotropic and sum((n - 1) ** 2 for n in sides) >= NONE_32:
+        raise ValueError(f"image: expected squared diagonals below 2^31 - 1 voxels, got sides {tuple(sides)}")
+    value = "int32_t" if isotropic else "float"
+    scale = 1.0
+    if isotropic and spacing is not None:
+        s = spacing[axes[0]]
+        scale = s * s if squared else s
+    weights = (0.0, 0.0, 0.0) if isotropic or spacing is None else tuple(s * s for s in spacing)
+
+    steps: list[Step] = []
+    scratch = 0
+    source, source_format = (NOWHERE, 0), FROM_IMAGE
+    if len(axes) > 1:
+        run_bytes = 1 if sides[0] <= 128 else 2
+        source, source_format = (SCRATCH, scratch), RUNS_8 if run_bytes == 1 else RUNS_16
+        scratch += _align(voxels * run_bytes)
+        steps.append(
+            _scan_step(dtype, shape, stride, rule, threshold, axes, run_bytes, source, device, max_blocks)
+        )
+
+    samples = spacing is None and spacing_rows > 1  # each sample has its own weights
+    tile_scratch = 0
+    for position in range(max(len(axes) - 1, 0) or 1):
+        axis = axes[position + 1] if len(axes) > 1 else axes[0]
+        last = axis == axes[-1]
+        n = shape[2 + axis]
+        groups = shape[0] if samples else 1
+        lines = voxels // n // groups
+        inner = 1 if last else _product(sides[position + 2 :])
+        tile = _tile(n, lines, groups, last, solver or "strips", device)
+        if tile is None:
+            if solver not in (None, "divide"):
+                raise ValueError(
+                    f"solver: expected 'divide' for lines of {n} voxels on this device, got {solver!r}"
+                )
+            tile = _tile(n, lines, groups, last, "divide", device) or _global_tile(n, lines, last)
+        tiles = groups * -(-lines // (1 << tile.lanes_log2))
+        blocks = min(tiles, 2 * device.multiprocessors if tile.in_global else MAX_GRID, max_blocks or MAX_GRID)
+        if last:
+            target, target_format = (OUT, 0), SQUARES_32
+        elif isotropic and sum((m - 1) ** 2 for m in sides[: position + 2]) < NONE_16:
+            target, target_format = (SCRATCH, scratch), SQUARES_16
+            scratch += _align(2 * voxels)
+        else:
+            target, target_format = (OUT, 0), SQUARES_32
+        if tile.in_global:
+            tile_scratch = max(tile_scratch, blocks * tile.bytes)
+        extent = [1] * (3 - len(sides)) + sides
+        columns = [-1] * (3 - len(axes)) + axes
+        constant = _image_bytes(shape, stride, threshold, dtype, rule, axes) + _LINES.pack(
+            groups,
+            lines,
+            inner,
+            *extent,
+            tile.bytes if tile.in_global else 0,
+            tile.sites_offset,
+            0 if tile.in_global else tile.bytes,
+            n,
+            tile.lanes_log2,
+            tile.pitch,
+            tile.site_pitch,
+            source_format,
+            target_format,
+            last,
+            squared,
+            closed,
+            *columns,
+            axis,
+            axes[0],
+            sum(1 << k for k in singletons),
+            3 if samples else 0,
+            *map(_float32, weights),
+            _float32(scale),
+        )
+        site = "uint8_t" if tile.site_bytes == 1 else "uint16_t"
+        kernel = (
+            f"dtk::lines<{value}, {str(signed).lower()}, {site}, dtk::{tile.solver.capitalize()}, "
+            f"{str(tile.in_global).lower()}>"
+        )
+        shared = (0 if tile.in_global else tile.bytes) + _BYTES_PER_THREAD[tile.solver] * tile.threads
+        steps.append(Step(kernel, (blocks, 1, 1), tile.threads, shared, source, target, (SCRATCH, 0), constant))
+        source, source_format = target, target_format
+
+    # Tiles in global memory come after everything else; their offset is known only now.
+    steps = [step._replace(scratch=(SCRATCH, scratch)) for step in steps]
+    return Plan(scratch + tile_scratch, spacing is None, tuple(steps))
+
+
+def _scan_step(
+    dtype: DType,
+    shape: tuple[int, ...],
+    stride: tuple[int, ...],
+    rule: Rule,
+    threshold: float,
+    axes: list[int],
+    run_bytes: int,
+    target: tuple[int, int],
+    device: DeviceProperties,
+    max_blocks: int | None,
+) -> Step:
+    """The closed-form pass along the slowest axis, from the image to run codes."""
+    n = shape[2 + axes[0]]
+    columns = _product([shape[2 + k] for k in axes[1:]])
+    outer = shape[0] * shape[1]
+    count = 4 // run_bytes  # columns of a thread
+    if n <= MAX_SCAN_SIDE:
+        # Segments until every multiprocessor has about 1,024 threads, with shared memory for as many; of one
+        # group of rows at least.
+        kernel = "dtk::scan<uint8_t>" if run_bytes == 1 else "dtk::scan<uint16_t>"
+        items = outer * -(-columns // count)
+        groups = -(-n // (8 * run_bytes))
+        wanted = max(1024 * device.multiprocessors / items, 8192 * groups / device.shared_per_block_optin)
+        segments = 1
+        while segments < min(8, wanted) and 2 * segments <= groups:
+            segments *= 2
+        chunks_log2 = 5 if segments > 2 else 7 - segments.bit_length() // 2
+        chunks = 1 << chunks_log2
+        threads, shared = chunks * segments, 8 * (groups + segments) * chunks
+        blocks = -(-items // chunks)
+    else:
+        kernel = "dtk::scan_long<uint16_t>"
+        items, chunks_log2, threads, shared = outer * columns, 0, 128, 0
+        blocks = -(-items // threads)
+    blocks = min(blocks, MAX_GRID, max_blocks or MAX_GRID)
+
+    fast, mid = axes[-1], axes[1] if len(axes) == 3 else None
+    aligned = [stride[a] for a in (0, 1, 2 + axes[0]) if shape[a] > 1]
+    vectorised = (
+        dtype in ((DType.UINT8, DType.INT8) if rule == Rule.NONZERO else (DType.UINT8,))
+        and rule in (Rule.NONZERO, Rule.EQUALS_CLASS)
+        and stride[2 + fast] == 1
+        and (mid is None or stride[2 + mid] == shape[2 + fast])
+        and columns % count == 0
+        and all(s % count == 0 for s in aligned)
+    )
+    constant = _image_bytes(shape, stride, threshold, dtype, rule, axes) + _SCAN.pack(vectorised, chunks_log2)
+    return Step(kernel, (blocks, 1, 1), threads, shared, (NOWHERE, 0), target, (NOWHERE, 0), constant)
+
+
+def _tile(n: int, lines: int, groups: int, last: bool, solver: str, device: DeviceProperties) -> Tile | None:
+    """Lanes, threads and layout of the tiles of a pass along lines of length ``n``; None where none fits.
+
+    As many lanes as coalesced access likes (32), but two tiles must share a multiprocessor, so that one loads
+    while the other computes, and there should be a tile for every multiprocessor; below 8 lanes (a sector of
+    32 bytes) only where nothing else fits.
+    """
+    most = min(32, 1 << (lines - 1).bit_length())
+    strips = -(-n // STRIP)
+    if solver == "strips":  # a thread for every strip: blocks of 512, of 1,024 only for the sake of 8 lanes
+        if strips > 1024:
+            return None
+        most = min(most, max(_power_of_two(512 // strips), min(8, _power_of_two(1024 // strips))))
+    layouts = {}
+    for log2 in range(most.bit_length() - 1, -1, -1):
+        layouts[1 << log2] = _layout(n, 1 << log2, last, solver, 1 if solver == "divide" and n <= 256 else 2)
+
+    per_multiprocessor = device.shared_per_block_optin  # short by the kilobyte that each block costs
+    limit = device.shared_per_block_optin - STATIC_SHARED - 1024 * _BYTES_PER_THREAD[solver]
+    fitting = [lanes for lanes, layout in layouts.items() if layout.bytes <= limit]
+    if not fitting:
+        return None
+    wide = [lanes for lanes in fitting if lanes >= min(8, most)] or fitting[:1]
+    paired = [lanes for lanes in wide if 2 * layouts[lanes].bytes <= per_multiprocessor] or wide[-1:]
+    enough = [lanes for lanes in paired if groups * (lines // lanes) >= device.multiprocessors]
+    lanes = enough[0] if enough else paired[-1]
+    layout = layouts[lanes]
+    if solver == "strips":
+        return layout._replace(threads=_align(strips * lanes, 32))
+    blocks = min(per_multiprocessor // (layout.bytes + STATIC_SHARED), 32)
+    threads = 256
+    while threads < 1024 and threads * blocks < 1024:
+        threads *= 2
+    while threads > 32 and 2 * threads > n * lanes:
+        threads //= 2
+    return layout._replace(threads=threads)
+
+
+def _global_tile(n: int, lines: int, last: bool) -> Tile:
+    """A tile in scratch memory: contiguous rows need no transposition, other lines want a sector of lanes."""
+    layout = _layout(n, 1 if last else min(8, 1 << (lines - 1).bit_length()), last, "divide", 2)
+    return layout._replace(bytes=_align(layout.bytes), threads=512, in_global=True)
+
+
+def _layout(n: int, lanes: int, last: bool, solver: str, site_bytes: int) -> Tile:
+    """Pitches and sizes; the threads are decided elsewhere."""
+    transposed = last and lanes > 1
+    pitch = lanes + 1 if transposed else lanes  # odd: columns of the tile lie on different banks
+    site_pitch = lanes + 4 // site_bytes if transposed and solver != "strips" else lanes
+    sites_offset = _align(4 * n * pitch, 16)
+    rows = -(-n // STRIP) + 1 if solver == "strips" else n
+    size = _align(sites_offset + _SITE_ARRAYS[solver] * site_bytes * rows * site_pitch, 16)
+    return Tile(solver, lanes.bit_length() - 1, pitch, site_bytes, site_pitch, sites_offset, size, 0, False)
+
+
+def _power_of_two(n: int) -> int:
+    """The largest one up to ``n``, 0 for 0."""
+    return 1 << n.bit_length() >> 1
+
+
+def _image_bytes(
+    shape: tuple[int, ...],
+    stride: tuple[int, ...],
+    threshold: float,
+    dtype: DType,
+    rule: Rule,
+    axes: list[int],
+) -> bytes:
+    """The image after its pointer, axes of length 1 dropped: (batch, class, scanned axis, mid, fast).
+
+    With one axis left it is the last of the five, with two they are the third and the fifth.
+    """
+    kept: list[int | None] = [*axes[:-1], *[None] * (3 - len(axes)), axes[-1]]
+    lengths = [1 if k is None else shape[2 + k] for k in kept]
+    strides = [0 if k is None else stride[2 + k] for k in kept]
+    return _IMAGE.pack(*shape[:2], *lengths, *stride[:2], *strides, threshold, dtype, rule)
+
+
+def _product(numbers: list[int]) -> int:
+    result = 1
+    for n in numbers:
+        result *= n
+    return result
+
+
+def _align(size: int, to: int = ALIGNMENT) -> int:
+    return -(-size // to) * to
+
+
+def _float32(x: float) -> float:
+    """What ``struct`` can pack as float32: infinity where that is the correctly rounded value."""
+    try:
+        struct.pack("<f", x)
+    except OverflowError:
+        return float("inf")
+    return x

@@ -1,0 +1,186 @@
+"""The CUDA kernels on the emulator, driven by the real launch plan: what the tests of the kernels call.
+
+Imports neither torch nor the package's ``__init__``, so that it also runs under a sanitizer.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import json
+import os
+import sys
+import types
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+ROOT = Path(__file__).parent.parent
+SOURCES = ("csrc/cuda/launch.cu", "tests/emulated_kernels.cpp")
+
+if "dtkernels" not in sys.modules and os.environ.get("DTK_EMULATED_ALONE"):
+    bare = types.ModuleType("dtkernels")  # the package without its __init__, which would import torch
+    bare.__path__ = [str(ROOT / "dtkernels")]
+    sys.modules["dtkernels"] = bare
+
+plans: Any = importlib.import_module("dtkernels.plan")
+problems: Any = importlib.import_module("dtkernels.problem")
+DType, Rule = problems.DType, problems.Rule
+
+Bytes = NDArray[np.uint8]
+GARBAGE = 0xA5
+
+H200 = plans.DeviceProperties(132, 232448, 9, 0)
+
+DTYPES = {
+    "bool": DType.UINT8,
+    "uint8": DType.UINT8,
+    "int8": DType.INT8,
+    "int16": DType.INT16,
+    "int32": DType.INT32,
+    "int64": DType.INT64,
+    "float16": DType.FLOAT16,
+    "bfloat16": DType.BFLOAT16,  # held in uint16
+    "float32": DType.FLOAT32,
+    "float64": DType.FLOAT64,
+}
+
+
+class Library:
+    """The kernels of one build of the emulator."""
+
+    def __init__(self, path: str | Path) -> None:
+        """Load the shared library."""
+        self._c = ctypes.CDLL(str(path))
+        self._c.kernel_name.restype = ctypes.c_char_p
+        self._c.kernel_params_size.restype = ctypes.c_size_t
+        self._c.dtk_emulator_statistics.restype = ctypes.c_size_t
+        self._c.dtk_emulator_set.argtypes = [ctypes.c_char_p, ctypes.c_int64]
+
+    def kernels(self) -> dict[str, int]:
+        """Size of the parameters by name."""
+        count = self._c.kernel_count()
+        return {self._c.kernel_name(i).decode(): self._c.kernel_params_size(i) for i in range(count)}
+
+    def set(self, **settings: int) -> None:
+        """Settings of the emulator."""
+        for name, value in settings.items():
+            assert self._c.dtk_emulator_set(name.encode(), value) == 0, name
+
+    def statistics(self) -> dict[str, Any]:
+        """Statistics by kernel since the last reset."""
+        text = ctypes.create_string_buffer(1 << 20)
+        self._c.dtk_emulator_statistics(text, ctypes.c_size_t(len(text)))
+        return dict(json.loads(text.value))
+
+    def reset_statistics(self) -> None:
+        """Start counting anew."""
+        self._c.dtk_emulator_reset_statistics()
+
+    def launch(self, launch: Any) -> None:
+        """Run one launch of a plan to its end."""
+        message = ctypes.create_string_buffer(4096)
+        failed = self._c.kernel_launch(
+            launch.kernel.encode(),
+            (ctypes.c_uint * 3)(*launch.grid),
+            ctypes.c_uint(launch.block),
+            ctypes.c_size_t(launch.shared),
+            launch.params,
+            ctypes.c_size_t(len(launch.params)),
+            message,
+            ctypes.c_size_t(len(message)),
+        )
+        if failed:
+            raise RuntimeError(message.value.decode())
+
+
+class Options(NamedTuple):
+    """How to transform, and how to run it."""
+
+    signed: bool = True
+    squared: bool = False
+    closed: bool = False
+    spacing: Any = (1.0, 1.0, 1.0)  # a (z, y, x) row, or an array of one row per sample
+    rule: Any = Rule.NONZERO
+    threshold: float = 0.0
+    dtype: str | None = None  # where numpy has no name for it
+    classes: int | None = None  # of a label map: image axis 1 has stride 0
+    device: Any = H200
+    max_blocks: int | None = None
+    solver: str | None = None
+
+
+def transform(library: Library, image: NDArray[Any], dims: int, options: Options) -> NDArray[np.float32]:
+    """Transform of an image with axes (batch, class, z, y, x); memory around the results is checked."""
+    shape = image.shape if options.classes is None else (image.shape[0], options.classes, *image.shape[2:])
+    stride = [s // image.itemsize for s in image.strides]
+    if options.classes is not None:
+        stride[1] = 0
+    rows = None if isinstance(options.spacing, tuple) else np.ascontiguousarray(options.spacing, np.float64)
+    if rows is None:
+        spacing = problems.Spacing(options.spacing)
+    else:
+        spacing = problems.Spacing(None, rows.ctypes.data, len(rows))
+    out, out_guard = _guarded(4 * int(np.prod(shape)))
+    problem = problems.Problem(
+        problems.Image(
+            image.ctypes.data,
+            DTYPES[options.dtype or image.dtype.name],
+            shape,
+            tuple(stride),
+            options.rule,
+            options.threshold,
+        ),
+        dims,
+        spacing,
+        options.signed,
+        options.squared,
+        options.closed,
+        out.ctypes.data,
+    )
+    plan = plans.plan(problem, options.device, options.max_blocks, options.solver)
+    scratch, scratch_guard = _guarded(plan.scratch_bytes)
+    for launch in plan.bind(image.ctypes.data, spacing.data, out.ctypes.data, scratch.ctypes.data):
+        library.launch(launch)
+    assert (out_guard[0] == GARBAGE).all(), "written before the output"
+    assert (out_guard[1] == GARBAGE).all(), "written past the output"
+    assert (scratch_guard[0] == GARBAGE).all(), "written before the scratch memory"
+    assert (scratch_guard[1] == GARBAGE).all(), "written past the scratch memory"
+    return out.view(np.float32).reshape(shape)
+
+
+def _guarded(size: int, to: int = 256) -> tuple[Bytes, tuple[Bytes, Bytes]]:
+    """Memory full of garbage, aligned as an allocator on a device does, and what lies on both sides of it."""
+    memory = np.full(size + 3 * to, GARBAGE, np.uint8)
+    start = to + -memory.ctypes.data % to
+    return memory[start : start + size], (memory[:start], memory[start + size :])
+
+
+def as_image(mask: NDArray[Any]) -> NDArray[Any]:
+    """(z, y, x), (y, x) or (x,) as (batch, class, z, y, x) of one image."""
+    return mask.reshape((1,) * (5 - mask.ndim) + mask.shape)
+
+
+def masks(shape: Sequence[int], seed: int) -> dict[str, NDArray[np.uint8]]:
+    """Kinds of masks that take the kernels down different paths."""
+    rng = np.random.default_rng(seed)
+    size = int(np.prod(shape))
+    noise = rng.random(shape)
+    single = np.zeros(size, np.uint8)
+    single[rng.integers(size)] = 1
+    grid = np.stack(np.meshgrid(*[np.linspace(-1, 1, n) for n in shape], indexing="ij"))
+    centre = rng.uniform(-0.4, 0.4, (len(shape),) + (1,) * len(shape))
+    organ = ((grid - centre) ** 2).sum(0) < 0.3
+    return {
+        "half": (noise < 0.5).astype(np.uint8),
+        "sparse": (noise < 0.02).astype(np.uint8),
+        "dense": (noise < 0.98).astype(np.uint8),
+        "organ": organ.astype(np.uint8),
+        "single": single.reshape(shape),
+        "hole": 1 - single.reshape(shape),
+        "empty": np.zeros(shape, np.uint8),
+        "full": np.ones(shape, np.uint8),
+    }

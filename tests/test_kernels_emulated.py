@@ -1,0 +1,318 @@
+"""The CUDA kernels, unmodified, run by the emulator with the real launch plan, against brute force.
+
+The same cases under AddressSanitizer and ThreadSanitizer run in subprocesses (a sanitizer must be loaded first):
+this file is then a program, ``python test_kernels_emulated.py LIBRARY``.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+if __name__ == "__main__":
+    os.environ["DTK_EMULATED_ALONE"] = "1"
+    sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
+
+import numpy as np
+import oracle
+import pytest
+from emulated import DTYPES, H200, SOURCES, Library, Options, Rule, as_image, masks, plans, transform
+from emulator import build
+from numpy.typing import NDArray
+
+pytestmark = pytest.mark.skipif(build.compiler() is None, reason="the emulator needs a C++ compiler")
+
+SIDES = (1, 2, 31, 32, 33, 63, 64, 65, 127, 128, 129, 255, 256, 257)
+# So little shared memory that tiles have few lanes or one, or, from 500 voxels on, lie in global memory.
+TINY = H200._replace(shared_per_block_optin=9216)
+
+
+@pytest.fixture(scope="module")
+def library() -> Library:
+    built = build.library("kernels_emulated", SOURCES, "plain")
+    return Library(built.path)
+
+
+def check(library: Library, mask: NDArray[Any], options: Options = Options()) -> None:  # noqa: B008
+    """One image at unit spacing, bit for bit."""
+    op = "sdf" if options.signed else "edt"
+    expected = oracle.exact(oracle.squared(op, mask, closed=options.closed), is_squared=options.squared)
+    actual = transform(library, as_image(mask), mask.ndim, options).reshape(mask.shape)
+    np.testing.assert_array_equal(actual, expected)
+
+
+def check_all(library: Library, shape: tuple[int, ...], *options: Options, only: str = "") -> None:
+    for name, mask in masks(shape, seed=sum(shape)).items():
+        if not only or name in only.split():
+            for o in options:
+                check(library, mask, o)
+
+
+BOTH = (Options(signed=False), Options(signed=True))
+
+
+@pytest.mark.parametrize("n", SIDES)
+def test_one_axis(library: Library, n: int) -> None:
+    check_all(library, (n,), *BOTH)
+
+
+@pytest.mark.parametrize("n", SIDES)
+def test_two_axes(library: Library, n: int) -> None:
+    check_all(library, (n, 7), *BOTH)
+    check_all(library, (6, n), *BOTH)
+
+
+@pytest.mark.parametrize("n", SIDES)
+@pytest.mark.parametrize("solver", plans.SOLVERS)
+def test_solvers_by_length(library: Library, n: int, solver: str) -> None:
+    check_all(library, (3, n), *(o._replace(solver=solver) for o in BOTH), only="half sparse organ hole")
+
+
+@pytest.mark.parametrize("n", [n for n in SIDES if n > 1])
+def test_three_axes(library: Library, n: int) -> None:
+    for shape in ((n, 3, 4), (3, n, 4), (4, 3, n)):
+        check_all(library, shape, *BOTH, only="half sparse organ hole")
+
+
+@pytest.mark.parametrize(
+    "shape", [(1030,), (1000, 3), (2048, 2), (3, 1000), (2049, 2, 2), (700, 3, 5), (2, 1001, 3), (2, 3, 999)]
+)
+def test_long_lines(library: Library, shape: tuple[int, ...]) -> None:
+    check_all(library, shape, *BOTH, only="half sparse single hole")
+
+
+@pytest.mark.parametrize("solver", plans.SOLVERS)
+@pytest.mark.parametrize("shape", [(70,), (20, 41), (13, 17, 19)])
+def test_solvers(library: Library, shape: tuple[int, ...], solver: str) -> None:
+    check_all(library, shape, *(o._replace(solver=solver) for o in BOTH))
+
+
+@pytest.mark.parametrize(
+    "shape", [(1,), (9,), (1, 1), (8, 21), (1, 30), (30, 1), (1, 1, 1), (5, 12, 7), (9, 1, 6)]
+)
+def test_closed_border(library: Library, shape: tuple[int, ...]) -> None:
+    check_all(library, shape, *(o._replace(closed=True, squared=True) for o in BOTH))
+
+
+@pytest.mark.parametrize(
+    "shape", [(1, 1, 1), (1, 1, 40), (1, 40, 1), (40, 1, 1), (1, 12, 9), (12, 1, 9), (12, 9, 1)]
+)
+def test_axes_of_length_one(library: Library, shape: tuple[int, ...]) -> None:
+    check_all(library, shape, *BOTH)
+
+
+@pytest.mark.parametrize("name", DTYPES)
+@pytest.mark.parametrize("layout", ["contiguous", "channels last", "steps", "transposed", "offset"])
+def test_dtypes_and_strides(library: Library, name: str, layout: str) -> None:
+    """Any dtype, read where it lies; values other than 0 and 1, negative ones, infinity and NaN."""
+    rng = np.random.default_rng(5)
+    shape = (2, 2, 9, 6, 8)
+    wide = {"channels last": (2, 9, 6, 8, 2), "steps": (2, 2, 18, 6, 24), "transposed": (8, 6, 9, 2, 2)}
+    foreground = rng.random(wide.get(layout, shape)) < 0.7
+    values: NDArray[Any]
+    if name == "bfloat16":
+        kinds = np.array([0x3F80, 0xBF80, 0x0001, 0x7F80], np.uint16)  # 1, -1, the smallest, infinity
+        zeros = np.array([0x0000, 0x8000, 0x7FC0], np.uint16)  # 0, -0, NaN
+    elif name.startswith("float"):
+        kinds = np.array([1, -1, np.finfo(name).smallest_subnormal, np.inf], name)
+        zeros = np.array([0.0, -0.0, np.nan, 0.0], name)
+    else:
+        kinds = (
+            np.array([1, True, 127, 1], name)
+            if name == "bool"
+            else np.array([1, 64, 127, np.iinfo(name).min or 128], name)
+        )
+        zeros = np.array([0], name)
+    values = np.where(foreground, rng.choice(kinds, foreground.shape), rng.choice(zeros, foreground.shape))
+    if layout == "offset":  # no vector load is aligned
+        memory = np.zeros(values.size + 1, values.dtype)
+        memory[1:] = values.ravel()
+        values = memory[1:].reshape(shape)
+    views = {
+        "channels last": lambda a: a.transpose(0, 4, 1, 2, 3),
+        "steps": lambda a: a[:, :, ::2, :, ::3],
+        "transposed": lambda a: a.transpose(4, 3, 2, 1, 0),
+    }
+    view = views.get(layout, lambda a: a)
+    image, mask = view(values), view(foreground)
+    result = transform(library, image, 3, Options(dtype=name))
+    for b, c in np.ndindex(2, 2):
+        expected = oracle.exact(oracle.squared_sdf(mask[b, c]), is_squared=False)
+        np.testing.assert_array_equal(result[b, c], expected)
+
+
+@pytest.mark.parametrize("name", ["float16", "float32", "float64", "uint8", "int16"])
+@pytest.mark.parametrize("shape", [(1, 3, 1, 1, 37), (1, 1, 1, 8, 12), (2, 1, 5, 6, 7)])
+def test_threshold(library: Library, name: str, shape: tuple[int, ...]) -> None:
+    rng = np.random.default_rng(6)
+    scale = 1 if name.startswith("float") else 100
+    image = (rng.random(shape) * scale).astype(name)
+    threshold = float(image.flat[3])  # a value that occurs: it is background
+    result = transform(library, image, 3, Options(rule=Rule.ABOVE, threshold=threshold))
+    for b, c in np.ndindex(shape[:2]):
+        expected = oracle.exact(oracle.squared_sdf(image[b, c] > threshold), is_squared=False)
+        np.testing.assert_array_equal(result[b, c], expected)
+
+
+@pytest.mark.parametrize("name", ["uint8", "int8", "int16", "int64", "float32"])
+@pytest.mark.parametrize("shape", [(1, 1, 1, 1, 60), (2, 1, 1, 9, 12), (1, 1, 7, 6, 8), (2, 1, 130, 3, 4)])
+def test_label_maps(library: Library, name: str, shape: tuple[int, ...]) -> None:
+    labels = np.random.default_rng(7).choice([0, 1, 1, 3], shape).astype(name)
+    result = transform(library, labels, 3, Options(rule=Rule.EQUALS_CLASS, classes=5))
+    for b, c in np.ndindex(shape[0], 5):
+        expected = oracle.exact(oracle.squared_sdf(labels[b, 0] == c), is_squared=False)
+        np.testing.assert_array_equal(result[b, c], expected)
+
+
+def test_classes_beyond_a_byte(library: Library) -> None:
+    labels = np.zeros((1, 1, 2, 2, 4), np.uint8)
+    result = transform(library, labels, 3, Options(rule=Rule.EQUALS_CLASS, classes=258))
+    assert (result[:, 0] == -np.inf).all()
+    assert (result[:, 1:] == np.inf).all()
+
+
+@pytest.mark.parametrize("signed", [False, True])
+@pytest.mark.parametrize("solver", plans.SOLVERS)
+@pytest.mark.parametrize("spacing", [(3.0, 0.7, 1.3), (1.0, 1.0, 0.01), (1e-3, 40.0, 1.0), (2.5, 2.5, 2.5)])
+@pytest.mark.parametrize("closed", [False, True])
+def test_spacing(
+    library: Library, spacing: tuple[float, float, float], solver: str, signed: bool, closed: bool
+) -> None:
+    for shape in ((61,), (17, 40), (11, 9, 14), (1, 12, 9)):
+        row = spacing[-len(shape) :]
+        for name, mask in masks(shape, seed=8).items():
+            for squared in (False, True):
+                options = Options(signed, squared, closed, spacing, solver=solver)
+                actual = transform(library, as_image(mask), len(shape), options).reshape(shape)
+                expected = oracle.squared("sdf" if signed else "edt", mask, row, closed=closed)
+                oracle.assert_close(actual, expected, is_squared=squared)
+            if name == "organ" and min(shape) == 1:
+                break
+
+
+@pytest.mark.parametrize("shape", [(3, 2, 1, 1, 21), (3, 1, 1, 7, 9), (2, 2, 5, 6, 7)])
+@pytest.mark.parametrize("one_row", [False, True])
+@pytest.mark.parametrize("closed", [False, True])
+def test_spacing_on_the_device(library: Library, shape: tuple[int, ...], one_row: bool, closed: bool) -> None:
+    rng = np.random.default_rng(9)
+    image = (rng.random(shape) < 0.8).astype(np.uint8)
+    rows = rng.uniform(0.3, 4, (1 if one_row else shape[0], 3))
+    result = transform(library, image, 3, Options(spacing=rows, closed=closed))
+    for b, c in np.ndindex(shape[:2]):
+        expected = oracle.squared_sdf(image[b, c], rows[0 if one_row else b], closed=closed)
+        oracle.assert_close(result[b, c], expected, is_squared=False)
+
+
+def test_isotropic_spacing_scales_exact_integers(library: Library) -> None:
+    mask = masks((9, 10, 11), seed=3)["half"]
+    unit = transform(library, as_image(mask), 3, Options(squared=True))
+    root = np.sign(unit) * np.sqrt(np.abs(unit))
+    scaled = transform(library, as_image(mask), 3, Options(spacing=(0.3, 0.3, 0.3)))
+    np.testing.assert_array_equal(scaled, root * np.float32(0.3))
+
+
+def test_batches_differ(library: Library) -> None:
+    shape = (7, 6, 5)
+    kinds = masks(shape, seed=4)
+    image = np.stack(list(kinds.values())).reshape(4, 2, *shape)
+    result = transform(library, image, 3, Options()).reshape(-1, *shape)
+    for actual, mask in zip(result, kinds.values(), strict=True):
+        np.testing.assert_array_equal(actual, oracle.exact(oracle.squared_sdf(mask), is_squared=False))
+
+
+@pytest.mark.parametrize("shape", [(37,), (9, 70), (8, 9, 40)])
+@pytest.mark.parametrize("max_blocks", [1, 2])
+def test_few_blocks_go_round(library: Library, shape: tuple[int, ...], max_blocks: int) -> None:
+    check_all(library, shape, *(o._replace(max_blocks=max_blocks) for o in BOTH))
+
+
+@pytest.mark.parametrize("shape", [(150,), (600,), (2, 150, 5), (2, 600, 3), (3, 620), (2, 2, 580), (300, 4)])
+@pytest.mark.parametrize("max_blocks", [None, 2])
+def test_little_shared_memory(library: Library, shape: tuple[int, ...], max_blocks: int | None) -> None:
+    check_all(
+        library,
+        shape,
+        *(o._replace(device=TINY, max_blocks=max_blocks) for o in BOTH),
+        only="half sparse hole full",
+    )
+    anisotropic = Options(spacing=(1.5, 0.5, 2.0), device=TINY, max_blocks=max_blocks)
+    mask = masks(shape, seed=1)["sparse"]
+    actual = transform(library, as_image(mask), mask.ndim, anisotropic).reshape(shape)
+    oracle.assert_close(actual, oracle.squared_sdf(mask, anisotropic.spacing[-mask.ndim :]), is_squared=False)
+
+
+@pytest.mark.parametrize("seed", range(1, 7))
+def test_random_schedules(library: Library, seed: int) -> None:
+    library.set(seed=seed, resident=3)
+    try:
+        for shape in ((50,), (10, 44), (9, 11, 36)):
+            options = [o._replace(max_blocks=b) for o in BOTH for b in (None, 3)]
+            check_all(library, shape, *options, only="half organ hole")
+    finally:
+        library.set(seed=0, resident=1)
+
+
+def test_longest_line_in_integers(library: Library) -> None:
+    """Sides of 32,768: squares near 2^31 - 1 neither wrap nor meet the value of "no site"."""
+    mask = np.ones((2, 32768), np.uint8)
+    mask[0, 0] = 0
+    expected = np.add.outer(np.arange(2.0) ** 2, np.arange(32768.0) ** 2)
+    result = transform(library, as_image(mask), 2, Options(signed=False, squared=True)).reshape(mask.shape)
+    np.testing.assert_array_equal(result, expected.astype(np.float32))
+    column = np.ones((32768, 2), np.uint8)
+    column[0, 0] = 0
+    result = transform(library, as_image(column), 2, Options(signed=False, squared=True)).reshape(column.shape)
+    np.testing.assert_array_equal(result, expected.T.astype(np.float32))
+
+
+def test_work_is_bounded(library: Library) -> None:
+    """A few candidates per voxel and axis on every kind of mask."""
+    for name, mask in masks((40, 48, 56), seed=2).items():
+        for signed in (False, True):
+            library.reset_statistics()
+            transform(library, as_image(mask), 3, Options(signed=signed))
+            counts = [s.get("counters", {}) for s in library.statistics().values()]
+            assert sum(c.get("candidates", 0) for c in counts) / mask.size < 2 * 5, (name, signed)
+            assert sum(c.get("strip_candidates", 0) for c in counts) / mask.size < 2 * 16, (name, signed)
+
+
+@pytest.mark.parametrize("mode", ["address", "thread"])
+def test_under_a_sanitizer(mode: str) -> None:
+    """Overruns and undefined behaviour; races between the threads of a block and between blocks."""
+    built = build.library("kernels_emulated", SOURCES, mode)
+    done = subprocess.run(
+        [sys.executable, __file__, str(built.path)],
+        env={**os.environ, **built.environment},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-8000:]
+    assert done.stdout.endswith("done\n")
+
+
+def main(path: str) -> None:
+    """Every kernel and every branch of the launch plan, on small images."""
+    library = Library(path)
+    check_all(library, (33,), *BOTH, only="half organ")
+    for seed in (0, 1):
+        library.set(seed=seed, resident=2)
+        for shape in ((6, 33), (9, 5, 12), (130, 2, 5)):
+            for solver in plans.SOLVERS:
+                options = [o._replace(solver=solver, closed=True, max_blocks=3) for o in BOTH]
+                check_all(library, shape, *options, only="organ half")
+        for shape in ((600,), (2, 600, 3), (2, 260)):
+            check_all(library, shape, *(o._replace(device=TINY, max_blocks=2) for o in BOTH), only="sparse")
+    check_all(library, (2050, 3), *BOTH, only="half")
+    for spacing in ((2.0, 1.5, 0.5), np.array([[1.0, 2.0, 3.0], [0.5, 1.0, 1.0]])):
+        for solver in plans.SOLVERS:
+            for signed in (False, True):
+                image = (np.random.default_rng(0).random((2, 1, 6, 7, 9)) < 0.8).astype(np.float32)
+                transform(library, image, 3, Options(signed, spacing=spacing, closed=True, solver=solver))
+    print("done")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

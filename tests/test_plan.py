@@ -1,0 +1,295 @@
+"""The launch plan as arithmetic: every work item once, within the limits of the device, and what it refuses."""
+
+from __future__ import annotations
+
+import itertools
+import random
+import re
+import struct
+import timeit
+from pathlib import Path
+from typing import Any
+
+import pytest
+from emulated import SOURCES, Library
+from emulator import build
+
+from dtkernels import plan as plans
+from dtkernels.plan import DeviceProperties, plan
+from dtkernels.problem import DType, Image, Problem, Rule, Spacing
+
+DEVICES = {
+    "T4": DeviceProperties(40, 64 << 10, 7, 5),
+    "A100": DeviceProperties(108, 163 << 10, 8, 0),
+    "L4": DeviceProperties(58, 99 << 10, 8, 9),
+    "H200": DeviceProperties(132, 227 << 10, 9, 0),
+}
+H200 = DEVICES["H200"]
+
+SHAPES = [
+    (1, 1, 1, 1, 1),
+    (2, 3, 1, 1, 40),
+    (4, 1, 1, 240, 241),
+    (1, 1, 1, 1024, 1024),
+    (2, 2, 35, 51, 35),
+    (16, 1, 128, 128, 128),
+    (1, 1, 512, 512, 512),
+    (1, 1, 2, 1, 700),
+    (1, 2, 2100, 3, 5),
+    (1, 1, 3, 1, 32768),
+    (1, 1, 1, 32768, 3),
+    (1, 1, 2, 20000, 3),
+    (1, 1, 4096, 4096, 300),
+]
+
+
+def problem(shape: tuple[int, ...] = (1, 1, 8, 8, 8), **changes: Any) -> Problem:
+    stride = [1]
+    for n in shape[:0:-1]:
+        stride.insert(0, stride[0] * n)
+    image = Image(64, DType.UINT8, shape, tuple(stride))  # type: ignore[arg-type]
+    fields = {
+        "spatial_dims": 3,
+        "spacing": Spacing(),
+        "signed": True,
+        "squared": False,
+        "closed": False,
+        "out": 128,
+    }
+    return Problem(image, **{**fields, **changes})
+
+
+def fields(step: plans.Step) -> dict[str, Any]:
+    """The constants of a pass over lines by name."""
+    names = (
+        "groups lines inner z y x scratch_stride sites_offset shared_offset length lanes_log2 pitch site_pitch "
+        "source_format target_format last squared closed axis_z axis_y axis_x this_axis scanned_axis singletons "
+        "spacing_step weight_z weight_y weight_x scale"
+    )
+    layout = struct.Struct("<9q16i4f")
+    return dict(zip(names.split(), layout.unpack(step.constant[-layout.size :]), strict=True))
+
+
+@pytest.mark.parametrize("device", DEVICES.values(), ids=DEVICES)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_every_line_belongs_to_one_tile(shape: tuple[int, ...], device: DeviceProperties) -> None:
+    sides = [n for n in shape[2:] if n > 1] or [1]
+    spacing = Spacing((1.0, 1.0, 2.0))
+    the_plan = plan(problem(shape, spacing=spacing), device)
+    passes = [s for s in the_plan.steps if "lines" in s.kernel]
+    assert [fields(s)["length"] for s in passes] == (sides[1:] if len(sides) > 1 else sides)
+    assert len(the_plan.steps) == len(sides)
+    for step in passes:
+        f = fields(step)
+        assert f["groups"] * f["lines"] * f["length"] == shape[0] * shape[1] * shape[2] * shape[3] * shape[4]
+        lanes = 1 << f["lanes_log2"]
+        tiles = -(-f["lines"] // lanes)
+        assert (tiles - 1) * lanes < f["lines"] <= tiles * lanes
+        if f["scratch_stride"] == 0:
+            assert step.grid[0] == f["groups"] * tiles
+        assert f["last"] == (step is passes[-1])
+        assert f["inner"] == 1 or not f["last"]
+        assert f["pitch"] >= lanes
+        assert f["site_pitch"] >= lanes
+        assert f["sites_offset"] >= 4 * f["length"] * f["pitch"]
+
+
+@pytest.mark.parametrize("device", DEVICES.values(), ids=DEVICES)
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("solver", [None, *plans.SOLVERS])
+def test_limits_of_the_device(shape: tuple[int, ...], device: DeviceProperties, solver: str | None) -> None:
+    sides = [n for n in shape[2:] if n > 1] or [1]
+    longest = max(sides[1:] or sides)
+    needed = longest * {None: 0, "divide": 0, "strips": 4, "envelope": 8, "window": 6}[solver]
+    if needed > device.shared_per_block_optin - plans.STATIC_SHARED or (solver == "strips" and longest > 8192):
+        with pytest.raises(ValueError, match="solver: expected 'divide' for lines of"):
+            plan(problem(shape), device, solver=solver)
+        return
+    the_plan = plan(problem(shape), device, solver=solver)
+    for step in the_plan.steps:
+        assert 0 < step.grid[0] < 2**31
+        assert step.grid[1:] == (1, 1)
+        assert step.block % 32 == 0
+        assert 32 <= step.block <= (1024 if "lines" in step.kernel else 256)
+        assert step.shared + plans.STATIC_SHARED <= device.shared_per_block_optin
+        if "lines" in step.kernel:
+            f = fields(step)
+            sites = (2 if "uint16_t" in step.kernel else 1) * (2 if solver == "envelope" else 1)
+            rows = f["length"]
+            if "Strips" in step.kernel:
+                strips = -(-f["length"] // 8)
+                assert strips << f["lanes_log2"] <= step.block
+                rows = strips + 1
+            size = f["sites_offset"] + sites * rows * f["site_pitch"]
+            per_thread = step.block * (0 if solver in ("envelope", "window") else 6)
+            if f["scratch_stride"]:
+                assert size <= f["scratch_stride"]
+                assert step.scratch[1] + step.grid[0] * f["scratch_stride"] <= the_plan.scratch_bytes
+                assert step.shared == per_thread
+            else:
+                assert size <= f["shared_offset"]
+                assert f["shared_offset"] + per_thread == step.shared
+            if "uint8_t" in step.kernel:
+                assert f["length"] <= 256
+
+
+def test_a_large_batch_fills_the_device() -> None:
+    """At least 1,024 threads of every pass can be resident on a multiprocessor."""
+    for shape in ((16, 1, 128, 128, 128), (8, 1, 256, 256, 256), (2, 1, 512, 512, 512), (16, 1, 1, 1024, 1024)):
+        for step in plan(problem(shape), H200).steps:
+            resident = min(H200.shared_per_block_optin // (step.shared + plans.STATIC_SHARED), 2048 // step.block)
+            assert resident * step.block >= 1024, (shape, step.kernel)
+            assert step.grid[0] * step.block >= 256 * H200.multiprocessors
+
+
+def test_scratch_holds_what_passes_hand_on() -> None:
+    """One byte per voxel of run codes and two of squares for 128^3; two of codes above, squares in the output."""
+    small, large = plan(problem((4, 1, 128, 128, 128)), H200), plan(problem((1, 1, 129, 129, 129)), H200)
+    voxels = 4 * 128**3
+    assert small.scratch_bytes == 3 * voxels
+    assert [s.kernel.split("<")[0] for s in small.steps] == ["dtk::scan", "dtk::lines", "dtk::lines"]
+    assert [s.target for s in small.steps] == [(plans.SCRATCH, 0), (plans.SCRATCH, voxels), (plans.OUT, 0)]
+    assert [s.source for s in small.steps[1:]] == [(plans.SCRATCH, 0), (plans.SCRATCH, voxels)]
+    assert 2 * 129**3 <= large.scratch_bytes < 2 * 129**3 + 256
+    assert [s.target for s in large.steps] == [(plans.SCRATCH, 0), (plans.OUT, 0), (plans.OUT, 0)]
+    assert plan(problem((1, 1, 1, 1, 50)), H200).scratch_bytes == 0
+
+
+@pytest.mark.parametrize(
+    ("spacing", "arithmetic"),
+    [
+        (Spacing(), "int32_t"),
+        (Spacing((0.7, 0.7, 0.7)), "int32_t"),
+        (Spacing((2.0, 1.0, 1.0)), "float"),
+        (Spacing(None, 8, 1), "float"),
+        (Spacing(None, 8, 2), "float"),
+    ],
+)
+def test_arithmetic(spacing: Spacing, arithmetic: str) -> None:
+    for step in plan(problem((2, 1, 9, 9, 9), spacing=spacing), H200).steps[1:]:
+        assert step.kernel.startswith(f"dtk::lines<{arithmetic}, true, uint16_t, dtk::Strips, false>")
+        assert fields(step)["groups"] == spacing.rows
+    # An axis of length 1 has no step, so its spacing is of no account.
+    flat = plan(problem((2, 1, 1, 9, 9), spacing=Spacing((2.0, 1.0, 1.0))), H200)
+    assert "int32_t" in flat.steps[1].kernel
+    closed = plan(problem((2, 1, 1, 9, 9), spacing=Spacing((2.0, 1.0, 1.0)), closed=True), H200)
+    assert "float" in closed.steps[1].kernel
+
+
+def test_refusals() -> None:
+    with pytest.raises(ValueError, match=r"image: expected sides of at most 32768, got \(1, 1, 32769\)"):
+        plan(problem((1, 1, 1, 1, 32769)), H200)
+    with pytest.raises(ValueError, match=r"image: expected squared diagonals below 2\^31 - 1 voxels"):
+        plan(problem((1, 1, 400, 32768, 32768)), H200)
+    plan(problem((1, 1, 363, 32768, 32768)), H200)
+    plan(problem((1, 1, 400, 32768, 32768), spacing=Spacing((2.0, 1.0, 1.0))), H200)
+    with pytest.raises(ValueError, match="solver: expected one of"):
+        plan(problem(), H200, solver="magic")
+    with pytest.raises(ValueError, match="spacing: expected 1 or 1 rows"):
+        plan(problem(spacing=Spacing(None, 8, 3)), H200)
+    with pytest.raises(ValueError, match="image: expected 2 spatial axes"):
+        plan(problem(spatial_dims=2), H200)
+    with pytest.raises(ValueError, match="max_blocks: expected at least 1"):
+        plan(problem(), H200, max_blocks=0)
+
+
+@pytest.mark.parametrize("axis", range(5))
+def test_nothing_to_do(axis: int) -> None:
+    shape = [2, 2, 4, 4, 4]
+    shape[axis] = 0
+    empty = plan(problem(tuple(shape), spacing=Spacing(None, 8, shape[0])), H200)
+    assert empty.bind(1, 2, 3, 4) == []
+    assert empty.scratch_bytes == 0
+
+
+def test_bind_places_pointers() -> None:
+    the_plan = plan(problem((1, 1, 9, 10, 11), spacing=Spacing(None, 8, 1)), H200)
+    scan, middle, last = (struct.unpack_from("<5Q", launch.params) for launch in the_plan.bind(1, 2, 300, 4096))
+    assert scan[:3] == (0, 2, 4096)
+    assert scan[4] == 1
+    assert middle[:3] == (4096, 2, 300)
+    assert last[:3] == (300, 2, 300)
+    unit = plan(problem((1, 1, 9, 10, 11)), H200)
+    assert all(struct.unpack_from("<5Q", launch.params)[1] == 0 for launch in unit.bind(1, 2, 300, 4096))
+
+
+def test_plans_are_cached_without_pointers() -> None:
+    first = plan(problem(), H200)
+    moved = problem()._replace(out=1 << 20)
+    moved = moved._replace(image=moved.image._replace(data=1 << 30))
+    assert plan(moved, H200) is first
+    assert plan(problem(squared=True), H200) is not first
+
+
+def test_a_call_costs_microseconds() -> None:
+    """A cached plan and its three launches; the bound is generous for a busy machine."""
+    p = problem((2, 2, 35, 51, 35))
+    seconds = min(timeit.repeat(lambda: plan(p, H200).bind(1, 2, 300, 4096), number=1000, repeat=5)) / 1000
+    assert seconds < 50e-6
+
+
+def test_parameters_have_the_size_of_their_structs() -> None:
+    """Against the table that is compiled: names, sizes, and that plans ask for nothing else."""
+    if build.compiler() is None:
+        pytest.skip("needs a C++ compiler")
+    sizes = Library(build.library("kernels_emulated", SOURCES, "plain").path).kernels()
+    asked = set()
+    spacings = [Spacing(), Spacing((1.0, 2.0, 3.0))]
+    devices: list[tuple[DeviceProperties, str | None]] = [(H200, solver) for solver in (None, *plans.SOLVERS)]
+    tiny = DeviceProperties(4, 9216, 9, 0)
+    for shape, spacing, signed in itertools.product(SHAPES, spacings, (False, True)):
+        for device, solver in [*devices, (tiny, None)]:
+            if solver not in (None, "divide") and max(shape) > 5000:
+                continue
+            the_plan = plan(problem(shape, spacing=spacing, signed=signed), device, solver=solver)
+            for launch in the_plan.bind(1, 2, 3, 4):
+                assert sizes[launch.kernel] == len(launch.params)
+                asked.add(launch.kernel)
+    assert asked == set(sizes)
+
+
+def test_constants_agree_with_the_sources() -> None:
+    csrc = Path(__file__).parent.parent / "csrc"
+    launcher, lines = (csrc / "cuda/launch.cu").read_text(), (csrc / "dtk/lines.cuh").read_text()
+    assert f"kStaticShared = {plans.STATIC_SHARED};" in launcher
+    formats = re.search(r"enum Format : int32_t \{(.*?)\};", lines, re.DOTALL)
+    assert formats is not None
+    names = re.findall(r"^\s*k(\w+),", formats.group(1), re.MULTILINE)
+    values = [plans.FROM_IMAGE, plans.RUNS_8, plans.RUNS_16, plans.SQUARES_16, plans.SQUARES_32]
+    assert dict(zip(names, range(5), strict=True)) == dict(
+        zip(["FromImage", "Runs8", "Runs16", "Squares16", "Squares32"], values, strict=True)
+    )
+    for solver in plans.SOLVERS:
+        text = (csrc / f"dtk/{solver}.cuh").read_text()
+        assert f"kArrays = {plans._SITE_ARRAYS[solver]};" in text
+        if plans._BYTES_PER_THREAD[solver] == 0:
+            assert "kBytesPerThread = 0;" in text
+    assert "kBytesPerThread = 6;" in (csrc / "dtk/divide.cuh").read_text()
+    strips = (csrc / "dtk/strips.cuh").read_text()
+    assert f"kShift = {plans.STRIP.bit_length() - 1};" in strips
+
+
+def test_vector_loads_only_where_columns_are_words() -> None:
+    def vectorised(shape: tuple[int, ...], **image: Any) -> bool:
+        p = problem(shape)
+        p = p._replace(image=p.image._replace(**image))
+        return bool(struct.unpack_from("<i", plan(p, H200).steps[0].constant, -8)[0])
+
+    assert vectorised((1, 1, 9, 10, 12))
+    assert vectorised((2, 2, 1, 10, 12), rule=Rule.EQUALS_CLASS)
+    assert not vectorised((1, 1, 9, 9, 11))
+    assert vectorised((1, 1, 200, 9, 10))  # pairs
+    assert not vectorised((1, 1, 9, 10, 12), dtype=DType.FLOAT32)
+    assert not vectorised((1, 1, 9, 10, 12), rule=Rule.ABOVE)
+    assert not vectorised((1, 1, 9, 10, 12), stride=(0, 0, 2160, 216, 2))
+    assert not vectorised((1, 1, 9, 10, 12), stride=(0, 0, 121, 12, 1))
+    assert not vectorised((2, 1, 9, 10, 12), stride=(1081, 0, 120, 12, 1))
+
+
+def test_random_shapes() -> None:
+    rng = random.Random(0)
+    for _ in range(300):
+        shape = (rng.randint(1, 5), rng.randint(1, 3), *(int(2 ** rng.uniform(0, 11)) for _ in range(3)))
+        for step in plan(problem(shape), rng.choice(list(DEVICES.values()))).steps:
+            assert step.shared < 2**31
+            assert step.grid[0] > 0
