@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import numbers
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Any, NamedTuple
 
 import torch
@@ -36,11 +36,12 @@ def check_tensor(name: str, value: Any) -> torch.Tensor:
         raise TypeError(
             f"{name}: expected a torch.Tensor, got {type(value).__module__}.{type(value).__qualname__}"
         )
+    if value.layout != torch.strided or value.is_nested:
+        kind = "nested" if value.is_nested else str(value.layout).removeprefix("torch.")
+        raise TypeError(f"{name}: expected a dense (strided) tensor, got a {kind} one")
     if value.dtype not in DTYPES:
         names = ", ".join(str(d).removeprefix("torch.") for d in DTYPES)
-        raise TypeError(
-            f"{name}: expected dtype in {{{names}}}, got {str(value.dtype).removeprefix('torch.')}"
-        )
+        raise TypeError(f"{name}: expected dtype in {{{names}}}, got {str(value.dtype).removeprefix('torch.')}")
     return value
 
 
@@ -66,8 +67,9 @@ def resolve_spatial_dims(ndim: int, spatial_dims: int | None, name: str = "mask"
             f"{name}: expected at most 5 dimensions when spatial_dims is not given, got {ndim}; "
             "pass spatial_dims (1, 2 or 3)"
         )
-    if isinstance(spatial_dims, bool) or not isinstance(spatial_dims, int):
+    if isinstance(spatial_dims, bool) or not isinstance(spatial_dims, numbers.Integral):
         raise TypeError(f"spatial_dims: expected an int in 1..3, got {spatial_dims!r}")
+    spatial_dims = int(spatial_dims)
     if not 1 <= spatial_dims <= 3:
         raise ValueError(f"spatial_dims: expected 1, 2 or 3, got {spatial_dims}")
     if ndim < spatial_dims:
@@ -84,10 +86,14 @@ def operator_spacing(spacing: SpacingLike, spatial_dims: int) -> list[float] | t
             "spacing: expected a number, a sequence of numbers or a 2-D tensor (one row per sample), "
             f"got a {spacing.ndim}-D tensor; use spacing.tolist()"
         )
-    if isinstance(spacing, numbers.Real):
-        return [float(spacing)] * spatial_dims
     try:
+        if isinstance(spacing, numbers.Real) and not isinstance(spacing, bool):
+            return [float(spacing)] * spatial_dims
+        if isinstance(spacing, (str, bytes, Mapping, Set)):  # iterable, but not numbers in an order
+            raise TypeError
         values = [float(s) for s in spacing]  # type: ignore[union-attr]
+    except OverflowError:
+        raise ValueError("spacing: expected numbers that a float can hold, got a larger one") from None
     except (TypeError, ValueError):
         raise TypeError(
             f"spacing: expected None, a number, {spatial_dims} numbers or a (B, {spatial_dims}) tensor, "
@@ -115,36 +121,48 @@ def host_spacing(spacing: Sequence[float] | None, spatial_dims: int) -> tuple[fl
     for s in spacing:
         # The kernels hold s^2 as float32: it must be a normal number there.
         if not (math.isfinite(s) and 1e-18 <= s <= 1e18):
-            raise ValueError(
-                f"spacing: expected positive finite numbers in [1e-18, 1e18], got {list(spacing)}"
-            )
+            raise ValueError(f"spacing: expected positive finite numbers in [1e-18, 1e18], got {list(spacing)}")
     full = [1.0] * (3 - spatial_dims) + [float(s) for s in spacing]
     return (full[0], full[1], full[2])
 
 
-def sample_spacing(
-    spacing: torch.Tensor, spatial_dims: int, mask: torch.Tensor, samples: int
-) -> torch.Tensor:
+def sample_spacing(spacing: torch.Tensor, spatial_dims: int, mask: torch.Tensor, samples: int) -> torch.Tensor:
     """(samples, 3) float64 rows (z, y, x) on the mask's device. Values on a GPU are not read back."""
     if spacing.shape != (samples, spatial_dims):
         raise ValueError(
-            f"spacing: expected shape ({samples}, {spatial_dims}) (one row per sample), "
-            f"got {tuple(spacing.shape)}"
+            f"spacing: expected shape ({samples}, {spatial_dims}) (one row per sample), got {tuple(spacing.shape)}"
         )
     if spacing.is_complex() or spacing.dtype == torch.bool:
         raise TypeError(f"spacing: expected a real dtype, got {spacing.dtype}")
-    if spacing.device != mask.device:
-        raise ValueError(f"spacing: expected a tensor on {mask.device} like the mask, got {spacing.device}")
+    check_device("spacing", spacing, mask)
     check_no_gradient("spacing", spacing)
     if spacing.device.type == "cpu" and samples:
         low, high = torch.aminmax(spacing)
         if not (math.isfinite(low.item()) and low.item() >= 1e-18 and high.item() <= 1e18):
-            raise ValueError(
-                f"spacing: expected positive finite numbers in [1e-18, 1e18], got {spacing.tolist()}"
-            )
+            raise ValueError(f"spacing: expected positive finite numbers in [1e-18, 1e18], got {spacing.tolist()}")
     rows = torch.ones((samples, 3), dtype=torch.float64, device=mask.device)
     rows[:, 3 - spatial_dims :] = spacing
     return rows
+
+
+def check_device(name: str, value: torch.Tensor, mask: torch.Tensor) -> None:
+    """Nothing is moved to another device by itself."""
+    if value.device != mask.device:
+        raise ValueError(f"{name}: expected a tensor on device {mask.device} like the mask, got {value.device}")
+
+
+def check_options(*, squared: Any, border: Any, backend: Any, threshold: Any = None, num_classes: Any = 1) -> None:
+    """Types of the options: torch's own answer to a wrong one is a dump of the operator's schema."""
+    if not isinstance(squared, bool):
+        raise TypeError(f"squared: expected a bool, got {squared!r}")
+    if not isinstance(border, str):
+        raise TypeError(f"border: expected a str, 'open' or 'closed', got {border!r}")
+    if backend is not None and not isinstance(backend, str):
+        raise TypeError(f"backend: expected None or a str, a backend's name, got {backend!r}")
+    if threshold is not None and not isinstance(threshold, numbers.Real):
+        raise TypeError(f"threshold: expected None or a number, got {threshold!r}")
+    if isinstance(num_classes, bool) or not isinstance(num_classes, (numbers.Integral, torch.SymInt)):
+        raise TypeError(f"num_classes: expected an int, got {num_classes!r}")
 
 
 def check_border(border: str) -> bool:
@@ -193,7 +211,7 @@ def mask_layout(mask: torch.Tensor, spatial_dims: int, threshold: float | None) 
         rule=Rule.NONZERO if threshold is None else Rule.ABOVE,
         threshold=0.0 if threshold is None else round_threshold(threshold, mask.dtype),
     )
-    check_sides(image.shape)
+    check_sides(image.shape, spatial_dims)
     return Layout(image, mask)
 
 
@@ -201,8 +219,6 @@ def labels_shape(labels: torch.Tensor, num_classes: int, spatial_dims: int) -> t
     """Shape of the class maps of a label map: (C, *spatial) or (B, C, *spatial)."""
     lead = tuple(labels.shape[: labels.ndim - spatial_dims])
     spatial = tuple(labels.shape[labels.ndim - spatial_dims :])
-    if isinstance(num_classes, bool) or not isinstance(num_classes, (int, torch.SymInt)):
-        raise TypeError(f"num_classes: expected an int, got {num_classes!r}")
     if num_classes < 1:
         raise ValueError(f"num_classes: expected at least 1, got {num_classes}")
     if len(lead) == 0:
@@ -228,18 +244,17 @@ def labels_layout(labels: torch.Tensor, num_classes: int, spatial_dims: int) -> 
         stride=(labels.stride(0) if lead else 0, 0, *gap, *labels.stride()[lead:]),  # type: ignore[arg-type]
         rule=Rule.EQUALS_CLASS,
     )
-    check_sides(image.shape)
+    check_sides(image.shape, spatial_dims)
     return Layout(image, labels)
 
 
-def check_sides(shape: Sequence[int]) -> None:
+def check_sides(shape: Sequence[int], spatial_dims: int) -> None:
     """Squared voxel counts must fit the kernels' 32-bit integers."""
-    if max(shape[2:]) > MAX_SIDE:
-        raise ValueError(f"mask: expected spatial sides up to {MAX_SIDE}, got {tuple(shape[2:])}")
-    if sum((n - 1) ** 2 for n in shape[2:] if n) >= 2**31 - 1:
-        raise ValueError(
-            f"mask: expected a squared image diagonal below 2^31 voxels, got spatial shape {tuple(shape[2:])}"
-        )
+    sides = tuple(shape[len(shape) - spatial_dims :])
+    if max(sides) > MAX_SIDE:
+        raise ValueError(f"mask: expected spatial sides up to {MAX_SIDE}, got {sides}")
+    if sum((n - 1) ** 2 for n in sides if n) >= 2**31 - 1:
+        raise ValueError(f"mask: expected a squared image diagonal below 2^31 voxels, got sides {sides}")
 
 
 def check_out_type(out: Any) -> None:
@@ -248,26 +263,27 @@ def check_out_type(out: Any) -> None:
         raise TypeError(f"out: expected a torch.Tensor, got {type(out).__qualname__}")
 
 
-def check_out(out: torch.Tensor, shape: Sequence[int], mask: torch.Tensor) -> None:
+def check_out(
+    out: torch.Tensor, shape: Sequence[int], mask: torch.Tensor, spacing: torch.Tensor | None = None
+) -> None:
     """A preallocated result: float32, contiguous, of the result's shape and device, apart from the mask."""
     if out.dtype != torch.float32:
         raise TypeError(f"out: expected dtype float32, got {str(out.dtype).removeprefix('torch.')}")
     if tuple(out.shape) != tuple(shape):
         raise ValueError(f"out: expected shape {tuple(shape)}, got {tuple(out.shape)}")
-    if out.device != mask.device:
-        raise ValueError(f"out: expected a tensor on {mask.device} like the mask, got {out.device}")
+    check_device("out", out, mask)
     if not out.is_contiguous():
         raise ValueError(f"out: expected a contiguous tensor, got strides {out.stride()}")
     if out.requires_grad:
         raise ValueError("out: expected a tensor that needs no gradient, got requires_grad=True")
     if _overlap(out, mask):
         raise ValueError("out: expected memory apart from the mask's, got overlapping tensors")
+    if spacing is not None and _overlap(out, spacing):
+        raise ValueError("out: expected memory apart from the spacing's, got overlapping tensors")
 
 
 def _overlap(a: torch.Tensor, b: torch.Tensor) -> bool:
-    return (
-        a.numel() > 0 and b.numel() > 0 and max(_range(a)[0], _range(b)[0]) < min(_range(a)[1], _range(b)[1])
-    )
+    return a.numel() > 0 and b.numel() > 0 and max(_range(a)[0], _range(b)[0]) < min(_range(a)[1], _range(b)[1])
 
 
 def _range(t: torch.Tensor) -> tuple[int, int]:

@@ -174,6 +174,7 @@ def _call(
 ) -> Tensor:
     """Call an operator in the form that suits ``spacing`` and ``out``."""
     x = arguments.check_tensor(name, inputs[0])
+    arguments.check_options(**options, **({"num_classes": inputs[1]} if len(inputs) > 1 else {}))
     arguments.check_no_gradient(name, x)
     dims = arguments.resolve_spatial_dims(x.ndim, spatial_dims, name)
     given = arguments.operator_spacing(spacing, dims)

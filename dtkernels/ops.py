@@ -38,7 +38,7 @@ def _define(name: str, inputs: str, options: str, run: Any, fake: Any, vmap: Any
         run(*args, **kwargs)
 
     def fake_into(*args: Any, **kwargs: Any) -> None:
-        kwargs.pop("out")
+        arguments.check_device("out", kwargs.pop("out"), args[0])
         fake(*args, **kwargs)
 
     for suffix, spacing in (("", "float[1]? spacing=None"), (".per_sample", "Tensor spacing")):
@@ -62,7 +62,9 @@ def _check(name: str, x: Tensor, spacing: Any, spatial_dims: int | None, border:
     arguments.check_tensor(name, x)
     arguments.check_border(border)
     dims = arguments.resolve_spatial_dims(x.ndim, spatial_dims, name)
-    if not isinstance(spacing, Tensor):
+    if isinstance(spacing, Tensor):
+        arguments.check_device("spacing", spacing, x)
+    else:
         arguments.host_spacing(spacing, dims)
     return dims
 

@@ -102,7 +102,7 @@ def _run(
     if out is None:
         out = torch.empty(shape, dtype=torch.float32, device=source.device)
     else:
-        arguments.check_out(out, shape, source)
+        arguments.check_out(out, shape, source, spacing if isinstance(spacing, torch.Tensor) else None)
     if out.numel():
         problem = Problem(layout.image, dims, values, signed, squared, closed, out.data_ptr())
         chosen.run(problem, source, rows, out)

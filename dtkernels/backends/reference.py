@@ -38,11 +38,16 @@ def run(problem: Problem, source: torch.Tensor, rows: torch.Tensor | None, out: 
 def _foreground(
     x: torch.Tensor, rule: Rule, threshold: float, index: int
 ) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    # In NumPy: torch's own threads do not survive a fork, and data loaders fork.
+    if x.dtype == torch.bfloat16:  # unknown to NumPy: the upper half of a float32
+        values = (x.view(torch.int16).numpy().astype(np.uint32) << 16).view(np.float32)
+    else:
+        values = x.numpy()
     if rule == Rule.ABOVE:
-        return (x.double() > threshold).numpy()
+        return np.asarray(values.astype(np.float64) > threshold)
     if rule == Rule.EQUALS_CLASS:
-        return (x == index).numpy()
-    return ((x != 0) & (x == x)).numpy()
+        return np.asarray(values == index)
+    return np.asarray((values != 0) & (values == values))
 
 
 def _transform(

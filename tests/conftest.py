@@ -1,0 +1,101 @@
+"""One suite for all backends: a test that asks for ``backend`` runs once on each that is available here.
+
+``pytest --dtk-backend cuda`` (or DTK_BACKEND=cuda) keeps to the backends named, and fails at once if one of them
+cannot run, so that a check of the GPU cannot pass on a machine without one.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, settings
+
+ROOT = Path(__file__).parent.parent
+sys.path.append(str(ROOT))  # for bench.masks; last, so that an installed dtkernels comes first
+
+import dtkernels as dtk  # noqa: E402
+
+# The same examples in every run: a failure in CI is one at the desk. HYPOTHESIS_PROFILE=search looks further.
+settings.register_profile("suite", max_examples=40, deadline=None, derandomize=True, database=None)
+settings.register_profile("search", max_examples=2000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "suite"))
+
+
+class Backend(NamedTuple):
+    """A backend on one of its devices, with the public functions bound to it."""
+
+    name: str
+    device: str
+
+    @property
+    def edt(self) -> Callable[..., torch.Tensor]:
+        return partial(dtk.edt, backend=self.name)
+
+    @property
+    def sdf(self) -> Callable[..., torch.Tensor]:
+        return partial(dtk.sdf, backend=self.name)
+
+    @property
+    def labels_sdf(self) -> Callable[..., torch.Tensor]:
+        return partial(dtk.labels_sdf, backend=self.name)
+
+    def op(self, name: str) -> Callable[..., torch.Tensor]:
+        """``edt`` or ``sdf`` by name, for tests that hold for both."""
+        return {"edt": self.edt, "sdf": self.sdf}[name]
+
+    def put(self, data: object) -> torch.Tensor:
+        """A fresh tensor of ``data`` on the device."""
+        return torch.as_tensor(np.array(data) if not isinstance(data, torch.Tensor) else data).to(self.device)
+
+
+def numpy(tensor: torch.Tensor) -> np.ndarray:
+    """The tensor's values on the host."""
+    return tensor.detach().cpu().numpy()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--dtk-backend",
+        default=os.environ.get("DTK_BACKEND", ""),
+        help="comma-separated backends to test, each of which must be able to run (default: all that can)",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "large: too long for the reference backend")
+    wanted = [name for name in config.getoption("--dtk-backend").split(",") if name]
+    os.environ.pop("DTK_BACKEND", None)  # from here on it only restricts the suite; tests name their backend
+    states = dtk.backends.available()
+    for name in wanted:
+        if name not in states:
+            raise pytest.UsageError(f"--dtk-backend: expected some of {sorted(states)}, got {name!r}")
+        if not states[name].available:
+            raise pytest.UsageError(f"--dtk-backend: {name!r} cannot run here: {states[name].reason}")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "backend" not in metafunc.fixturenames:
+        return
+    wanted = [name for name in metafunc.config.getoption("--dtk-backend").split(",") if name]
+    large = metafunc.definition.get_closest_marker("large") is not None
+    params = []
+    for name, state in dtk.backends.available().items():
+        if wanted and name not in wanted:
+            continue
+        reason = state.reason
+        if state.available and large and name == "reference":
+            reason = "marked large: too long for a backend whose speed is no goal"
+        marks = [pytest.mark.skip(reason=f"backend {name}: {reason}")] if reason else []
+        params += [
+            pytest.param(Backend(name, device), id=name if device == name else f"{name}-{device}", marks=marks)
+            for device in state.devices
+        ]
+    metafunc.parametrize("backend", params, scope="session")
