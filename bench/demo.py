@@ -265,7 +265,6 @@ def summarize(
     return {
         "data": {
             "name": dataset.name,
-            "source": dataset.source,
             "classes": list(dataset.classes),
             "training": len(training),
             "validation": len(validation),

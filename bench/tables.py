@@ -37,9 +37,8 @@ def cpu_table(record: dict[str, Any]) -> str:
         ratios = ", ".join(
             f"{name} **{ratio:.0f} x**" for name, ratio in row["ratios"].items() if name != "best edt"
         )
-        lines.append(
-            f"| {row['mask']} {title} | `{row['operator']}` | {row['output']} | {row['milliseconds']:.2f} | {ratios} |"
-        )
+        time = f"{row['milliseconds']:.2f}"
+        lines.append(f"| {row['mask']} {title} | `{row['operator']}` | {row['output']} | {time} | {ratios} |")
     unsigned, signed = sorted(rest["edt"]), sorted(rest["sdf"])
     lines += [
         "",
@@ -56,10 +55,18 @@ def cpu_table(record: dict[str, Any]) -> str:
 
 def demo_table(record: dict[str, Any]) -> str:
     """The timing table of ``bench.demo``."""
-    lines = ["| part of an iteration | s | times the network |", "| --- | ---: | ---: |"]
-    network = record["timings"]["network"]["median"]
-    for part in record["timings"].values():
-        lines.append(f"| {part['title']} | {part['median']:.4f} | {part['median'] / network:.2f} |")
+    timing = record["timing"]
+    network = timing["network"]["median"]
+    size = " x ".join(map(str, timing["batch"]))
+    lines = [
+        f"| batch {size}, {timing['threads']} CPU thread(s) | ms | share of iteration |",
+        "| --- | ---: | ---: |",
+        f"| network, forward and backward, Dice | {1e3 * network:.0f} | |",
+    ]
+    titles = {"dtkernels": "dtkernels", "scipy": "SciPy per sample and class", "monai": "MONAI"}
+    for name, loss in timing["losses"].items():
+        share = f"{100 * loss['share_of_iteration']:.0f} %"
+        lines.append(f"| Hausdorff loss by {titles[name]} | {1e3 * loss['median']:.0f} | {share} |")
     return "\n".join([*lines, "", provenance(record)]) + "\n"
 
 

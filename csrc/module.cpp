@@ -6,6 +6,8 @@
 #include <array>
 #include <string>
 
+#include "cpu/label.h"
+#include "cpu/nearest.h"
 #include "cpu/transform.h"
 #include "cuda/launch.h"
 
@@ -51,6 +53,33 @@ void cpu_transform(uintptr_t data, int dtype, const Axes& shape, const Axes& str
   dtk::cpu::transform(t);
 }
 
+void cpu_nearest(uintptr_t data, int dtype, const Axes& shape, const Axes& stride, int rule, double threshold,
+                 int spatial_dims, uintptr_t spacing, int64_t spacing_rows, uintptr_t distance,
+                 uintptr_t index, int threads) {
+  dtk::cpu::Nearest n{};
+  n.image = make_image(data, dtype, shape, stride, rule, threshold);
+  n.spatial_dims = spatial_dims;
+  n.spacing = reinterpret_cast<const double*>(spacing);
+  n.spacing_rows = spacing_rows;
+  n.distance = reinterpret_cast<float*>(distance);
+  n.index = reinterpret_cast<int64_t*>(index);
+  n.threads = threads;
+  py::gil_scoped_release release;
+  dtk::cpu::nearest(n);
+}
+
+void cpu_label(uintptr_t data, int dtype, const Axes& shape, const Axes& stride, int rule, double threshold,
+               int connectivity, uintptr_t labels, uintptr_t count, int threads) {
+  dtk::cpu::Label l{};
+  l.image = make_image(data, dtype, shape, stride, rule, threshold);
+  l.connectivity = connectivity;
+  l.labels = reinterpret_cast<int32_t*>(labels);
+  l.count = reinterpret_cast<int32_t*>(count);
+  l.threads = threads;
+  py::gil_scoped_release release;
+  dtk::cpu::label(l);
+}
+
 void cuda_launch(int kernel, const std::array<unsigned, 3>& grid, unsigned block, size_t shared,
                  const py::bytes& params, uintptr_t stream, int device) {
   char* bytes = nullptr;
@@ -67,6 +96,8 @@ PYBIND11_MODULE(DTK_MODULE_NAME, m) {
   m.attr("built_with_cuda") = dtk::cuda::built_with_cuda();
   m.def("cpu_instruction_set", &dtk::cpu::instruction_set);
   m.def("cpu_transform", &cpu_transform);
+  m.def("cpu_nearest", &cpu_nearest);
+  m.def("cpu_label", &cpu_label);
 
   m.def("cuda_device_info", [] {
     const dtk::cuda::DeviceInfo info = dtk::cuda::device_info();

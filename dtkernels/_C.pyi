@@ -19,6 +19,32 @@ def cpu_transform(
     out: int,
     threads: int,
 ) -> None: ...
+def cpu_nearest(
+    data: int,
+    dtype: int,
+    shape: tuple[int, ...],
+    stride: tuple[int, ...],
+    rule: int,
+    threshold: float,
+    spatial_dims: int,
+    spacing: int,
+    spacing_rows: int,
+    distance: int,
+    index: int,
+    threads: int,
+) -> None: ...
+def cpu_label(
+    data: int,
+    dtype: int,
+    shape: tuple[int, ...],
+    stride: tuple[int, ...],
+    rule: int,
+    threshold: float,
+    connectivity: int,
+    labels: int,
+    count: int,
+    threads: int,
+) -> None: ...
 def cuda_device_info() -> dict[str, Any]: ...
 def cuda_device_properties(device: int) -> tuple[int, int, int, int]: ...
 def cuda_kernels() -> list[tuple[str, int]]: ...

@@ -12,8 +12,19 @@ True
 from importlib.metadata import version as _version
 
 from . import backends, losses, metrics, ops
-from .functional import edt, labels_sdf, sdf
+from .functional import edt, label, labels_sdf, nearest, sdf
 
 __version__ = _version("dtkernels")
 
-__all__ = ["__version__", "backends", "edt", "labels_sdf", "losses", "metrics", "ops", "sdf"]
+__all__ = [
+    "__version__",
+    "backends",
+    "edt",
+    "label",
+    "labels_sdf",
+    "losses",
+    "metrics",
+    "nearest",
+    "ops",
+    "sdf",
+]

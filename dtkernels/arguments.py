@@ -172,6 +172,19 @@ def check_border(border: str) -> bool:
     return border == "closed"
 
 
+def check_connectivity(connectivity: int | None, spatial_dims: int) -> int:
+    """In how many coordinates neighbours may differ, 1 by default."""
+    if connectivity is None:
+        return 1
+    if isinstance(connectivity, bool) or not isinstance(connectivity, int):
+        raise TypeError(f"connectivity: expected an int in 1..{spatial_dims}, got {connectivity!r}")
+    if not 1 <= connectivity <= spatial_dims:
+        raise ValueError(
+            f"connectivity: expected 1..{spatial_dims} (the number of spatial dimensions), got {connectivity}"
+        )
+    return connectivity
+
+
 def round_threshold(threshold: float, dtype: torch.dtype) -> float:
     """The threshold as torch compares it: rounded to the tensor's own floating-point dtype."""
     threshold = float(threshold)

@@ -1,4 +1,4 @@
-"""The functions that users call: exact Euclidean distance maps of masks, wherever the tensor is.
+"""The functions that users call: exact Euclidean distance maps of masks and what goes with them.
 
 They are thin: :mod:`dtkernels.ops` holds the operators, :mod:`dtkernels.arguments` the checks.
 """
@@ -161,6 +161,115 @@ def labels_sdf(
         "labels_sdf", "labels", (labels, num_classes), spacing, spatial_dims, out,
         squared=squared, border=border, backend=backend,
     )  # fmt: skip
+
+
+def nearest(
+    mask: Tensor,
+    spacing: SpacingLike = None,
+    *,
+    spatial_dims: int | None = None,
+    threshold: float | None = None,
+    backend: str | None = None,
+) -> tuple[Tensor, Tensor]:
+    r"""Nearest background voxel of each voxel: its distance and its position (the feature transform).
+
+    .. math:: i(p) = \min\, \operatorname*{arg\,min}_{q:\,m(q)=0} \|p - q\|_s
+
+    Positions count within the flattened spatial dimensions, so that of several voxels equally near the lowest is
+    the first in raster order, on every backend. A background voxel is its own nearest. At equal spacing squared
+    voxel counts are compared, which is exact; otherwise the float32 sums ``(s_x^2 x^2 + s_y^2 y^2) + s_z^2 z^2``
+    (the last axis is x), so that voxels whose distances differ by less than rounding may count as equally near.
+
+    To carry values of the background into the foreground, gather them:
+    ``values.flatten().take(index)``, where the mask has any background.
+
+    Args:
+        mask: as in :func:`edt`.
+        spacing: as in :func:`edt`.
+        spatial_dims: as in :func:`edt`.
+        threshold: as in :func:`edt`.
+        backend: as in :func:`edt`.
+
+    Returns:
+        ``(distance, index)`` of the mask's shape and device. ``distance`` is that of :func:`edt`, bit for bit:
+        float32, +inf everywhere for a full mask. ``index`` is int64, what torch's own indexing takes and what the
+        largest volumes need: -1 everywhere for a full mask. Not differentiable.
+
+    Raises:
+        TypeError, ValueError, RuntimeError: as :func:`edt`.
+
+    References:
+        Maurer, Qi & Raghavan, A Linear Time Algorithm for Computing Exact Euclidean Distance Transforms of
+        Binary Images in Arbitrary Dimensions, IEEE TPAMI 25, 2003.
+
+    >>> import torch, dtkernels as dtk
+    >>> distance, index = dtk.nearest(torch.tensor([0, 1, 1, 1, 0]))
+    >>> distance
+    tensor([0., 1., 2., 1., 0.])
+    >>> index
+    tensor([0, 0, 0, 4, 4])
+    """
+    arguments.check_tensor("mask", mask)
+    arguments.check_no_gradient("mask", mask)
+    dims = arguments.resolve_spatial_dims(mask.ndim, spatial_dims)
+    given = arguments.operator_spacing(spacing, dims)
+    op = torch.ops.dtk.nearest
+    overload = op.per_sample if isinstance(given, Tensor) else op.default
+    result: tuple[Tensor, Tensor] = overload(mask, given, spatial_dims=dims, threshold=threshold, backend=backend)
+    return result
+
+
+def label(
+    mask: Tensor,
+    *,
+    connectivity: int | None = None,
+    spatial_dims: int | None = None,
+    threshold: float | None = None,
+    backend: str | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Connected components of the foreground, numbered per image.
+
+    Two foreground voxels are neighbours if they differ by at most 1 in each coordinate, and in at most
+    ``connectivity`` coordinates: 1 is 4 neighbours in 2-D and 6 in 3-D, 2 is 8 and 18, 3 is 26
+    (``scipy.ndimage.generate_binary_structure``).
+
+    Args:
+        mask: as in :func:`edt`.
+        connectivity: 1 to the number of spatial dimensions; default 1.
+        spatial_dims: as in :func:`edt`.
+        threshold: as in :func:`edt`.
+        backend: as in :func:`edt`.
+
+    Returns:
+        ``(labels, count)`` on the mask's device. ``labels`` is int32 of the mask's shape: 0 in the background and
+        1 .. n in each image, in the raster order of the components' first voxels, on every backend. ``count`` is
+        int32 of the batch's shape (0-dimensional for a single image): n, 0 for an empty mask or an image
+        without voxels. Not differentiable.
+
+    Raises:
+        TypeError: as :func:`edt`, or ``connectivity`` is no int.
+        ValueError: as :func:`edt`, ``connectivity`` out of range, or more than 2^31 - 1 runs of foreground along
+            the last axis of an image.
+        RuntimeError: as :func:`edt`.
+
+    References:
+        He, Chao & Suzuki, A Run-Based Two-Scan Labeling Algorithm, IEEE Transactions on Image Processing 17, 2008.
+
+    >>> import torch, dtkernels as dtk
+    >>> mask = torch.tensor([[1, 0, 1], [0, 1, 0]])
+    >>> dtk.label(mask)
+    (tensor([[1, 0, 2],
+            [0, 3, 0]], dtype=torch.int32), tensor(3, dtype=torch.int32))
+    >>> dtk.label(mask, connectivity=2)[1].item()
+    1
+    """
+    arguments.check_tensor("mask", mask)
+    arguments.check_no_gradient("mask", mask)
+    dims = arguments.resolve_spatial_dims(mask.ndim, spatial_dims)
+    result: tuple[Tensor, Tensor] = torch.ops.dtk.label.default(
+        mask, connectivity=connectivity, spatial_dims=dims, threshold=threshold, backend=backend
+    )
+    return result
 
 
 def _call(

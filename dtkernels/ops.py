@@ -8,10 +8,12 @@
 ``labels_sdf``             signed distance of every class of a label map
 ``edt_out``, ``sdf_out``,  the same into a preallocated tensor
 ``labels_sdf_out``
+``nearest``                that distance, and the position of that background voxel
+``label``                  connected components of the foreground, and their number per image
 =========================  =========================================================================
 
 ``spacing`` is a number or one number per spatial dimension; the overload ``per_sample`` takes it as a tensor
-with one row per sample. A distance map of a mask is piecewise constant in it: none of these operators has a
+with one row per sample. All of these are piecewise constant in the mask: none of these operators has a
 gradient, and an input that needs one is refused.
 """
 
@@ -42,16 +44,19 @@ def _define(name: str, inputs: str, options: str, run: Any, fake: Any, vmap: Any
         fake(*args, **kwargs)
 
     for suffix, spacing in (("", "float[1]? spacing=None"), (".per_sample", "Tensor spacing")):
-        allocating = name + suffix
-        _library.define(f"{allocating}({inputs}, {spacing}, *, {options}) -> Tensor")
-        _library.impl(allocating, run, "CompositeExplicitAutograd")
-        torch.library.register_fake(f"dtk::{allocating}", fake, lib=_library)
-        torch.library.register_vmap(f"dtk::{allocating}", vmap, lib=_library)
-
+        _define_one(name + suffix, f"({inputs}, {spacing}, *, {options}) -> Tensor", run, fake, vmap)
         into = f"{name}_out{suffix}"
         _library.define(f"{into}({inputs}, {spacing}, *, {options}, Tensor(a!) out) -> ()")
         _library.impl(into, run_into, "CompositeExplicitAutograd")
         torch.library.register_fake(f"dtk::{into}", fake_into, lib=_library)
+
+
+def _define_one(name: str, schema: str, run: Any, fake: Any, vmap: Any) -> None:
+    """One form of an operator."""
+    _library.define(name + schema)
+    _library.impl(name, run, "CompositeExplicitAutograd")
+    torch.library.register_fake(f"dtk::{name}", fake, lib=_library)
+    torch.library.register_vmap(f"dtk::{name}", vmap, lib=_library)
 
 
 # ---- shapes, without data ---------------------------------------------------------------------------
@@ -94,6 +99,22 @@ def _labels_fake(
     return labels.new_empty(arguments.labels_shape(labels, num_classes, dims), dtype=torch.float32)
 
 
+def _nearest_fake(
+    mask: Tensor, spacing: Any = None, *, spatial_dims: int | None = None, **options: Any
+) -> tuple[Tensor, Tensor]:
+    _check("mask", mask, spacing, spatial_dims, "open")
+    return mask.new_empty(mask.shape, dtype=torch.float32), mask.new_empty(mask.shape, dtype=torch.int64)
+
+
+def _label_fake(
+    mask: Tensor, *, connectivity: int | None = None, spatial_dims: int | None = None, **options: Any
+) -> tuple[Tensor, Tensor]:
+    dims = _check("mask", mask, None, spatial_dims, "open")
+    arguments.check_connectivity(connectivity, dims)
+    batch = mask.shape[: mask.ndim - dims]
+    return mask.new_empty(mask.shape, dtype=torch.int32), mask.new_empty(batch, dtype=torch.int32)
+
+
 # ---- vmap: the mapped dimension joins the samples ---------------------------------------------------
 
 
@@ -106,12 +127,14 @@ def _vmap(operator: str, inputs: int) -> Callable[..., Any]:
         dims = arguments.resolve_spatial_dims(x.ndim - 1, spatial_dims, "labels" if inputs > 1 else "mask")
         samples = x.shape[1 : x.ndim - dims][:1]  # () for a single image
         x = x.flatten(0, 1) if samples else x
-        spacing = args[inputs] if len(args) > inputs else None
-        if isinstance(spacing, Tensor):
-            at = in_dims[inputs]
-            rows = spacing.movedim(at, 0) if at is not None else spacing.expand(size, *spacing.shape)
-            spacing = rows.flatten(0, 1)
-        result = getattr(torch.ops.dtk, operator)(x, *args[1:inputs], spacing, spatial_dims=dims, **options)
+        others = list(args[1:])
+        if len(args) > inputs and isinstance(args[inputs], Tensor):  # spacing
+            rows, at = args[inputs], in_dims[inputs]
+            rows = rows.movedim(at, 0) if at is not None else rows.expand(size, *rows.shape)
+            others[inputs - 1] = rows.flatten(0, 1)
+        result = getattr(torch.ops.dtk, operator)(x, *others, spatial_dims=dims, **options)
+        if isinstance(result, tuple):
+            return tuple(r.unflatten(0, (size, *samples)) for r in result), (0,) * len(result)
         return result.unflatten(0, (size, *samples)), 0
 
     return rule
@@ -119,12 +142,8 @@ def _vmap(operator: str, inputs: int) -> Callable[..., Any]:
 
 # ---- the operators ----------------------------------------------------------------------------------
 
-_define(
-    "edt", "Tensor mask", _OPTIONS + ", float? threshold=None", transform.edt, _mask_fake, _vmap("edt", 1)
-)
-_define(
-    "sdf", "Tensor mask", _OPTIONS + ", float? threshold=None", transform.sdf, _mask_fake, _vmap("sdf", 1)
-)
+_define("edt", "Tensor mask", _OPTIONS + ", float? threshold=None", transform.edt, _mask_fake, _vmap("edt", 1))
+_define("sdf", "Tensor mask", _OPTIONS + ", float? threshold=None", transform.sdf, _mask_fake, _vmap("sdf", 1))
 _define(
     "labels_sdf",
     "Tensor labels, int num_classes",
@@ -132,4 +151,27 @@ _define(
     transform.labels_sdf,
     _labels_fake,
     _vmap("labels_sdf", 2),
+)
+_NEAREST = "int? spatial_dims=None, float? threshold=None, str? backend=None) -> (Tensor distance, Tensor index)"
+_define_one(
+    "nearest",
+    f"(Tensor mask, float[1]? spacing=None, *, {_NEAREST}",
+    transform.nearest,
+    _nearest_fake,
+    _vmap("nearest", 1),
+)
+_define_one(
+    "nearest.per_sample",
+    f"(Tensor mask, Tensor spacing, *, {_NEAREST}",
+    transform.nearest,
+    _nearest_fake,
+    _vmap("nearest", 1),
+)
+_define_one(
+    "label",
+    "(Tensor mask, *, int? connectivity=None, int? spatial_dims=None, float? threshold=None, "
+    "str? backend=None) -> (Tensor labels, Tensor count)",
+    transform.label,
+    _label_fake,
+    _vmap("label", 1),
 )

@@ -5,8 +5,10 @@ share it: a kernel is named by the C++ expression that instantiates it, which is
 ``csrc/cuda/launch.cu`` as well as the name expression for NVRTC, and its parameters are the bytes of its struct.
 
 Axes of length 1 are dropped first. The slowest axis left is scanned in closed form to codes of one or two bytes
-(``scan.cuh``), each further axis is a pass over whole lines (``lines.cuh``), the last of them along contiguous
-rows with the square root; an image with one axis needs that pass alone. So at most three launches.
+(``scan.cuh``). The two axes left of a volume are solved slice by slice in shared memory where they fit
+(``slice.cuh``; the predicates are in ``_refusal``); otherwise each axis is a pass over whole lines
+(``lines.cuh``), the last of them along contiguous rows with the square root; an image with one axis needs that
+pass alone. So two launches for most volumes and at most three.
 
 ``plan`` depends on shapes, strides and flags only and is cached; ``Plan.bind`` puts the pointers of a call in
 front of parameter bytes that were made once.
@@ -36,6 +38,7 @@ FROM_IMAGE, RUNS_8, RUNS_16, SQUARES_16, SQUARES_32 = range(5)
 # What a solver needs: arrays of sites, bytes of shared memory per thread (csrc/dtk/tile.cuh).
 _SITE_ARRAYS = {"divide": 1, "strips": 1, "envelope": 2, "window": 1}
 _BYTES_PER_THREAD = {"divide": 6, "strips": 6, "envelope": 0, "window": 0}
+IN_PLACE = ("strips",)  # solvers that slices can be solved with
 STRIP = 8  # voxels per thread and site of the solver "strips" (csrc/dtk/strips.cuh)
 
 # The pointers lead every parameter struct (csrc/dtk/operands.cuh): source, spacing, target, scratch, image.
@@ -43,6 +46,7 @@ _POINTERS = struct.Struct("<5Q")
 _IMAGE = struct.Struct("<10qd2i")
 _SCAN = struct.Struct("<2i")
 _LINES = struct.Struct("<9q16i4f")
+_SLICES = struct.Struct("<2I16i4f")
 
 
 class DeviceProperties(NamedTuple):
@@ -126,12 +130,17 @@ class Plan(NamedTuple):
 
 
 def plan(
-    problem: Problem, device: DeviceProperties, max_blocks: int | None = None, solver: str | None = None
+    problem: Problem,
+    device: DeviceProperties,
+    max_blocks: int | None = None,
+    solver: str | None = None,
+    fused: bool | None = None,
 ) -> Plan:
     """Plan of ``problem`` on a device of these properties.
 
     ``max_blocks`` limits every grid, so that small images too send the kernels round their loops; ``solver``
     is one of ``SOLVERS``, by default strips, and divide and conquer for lines that are too long for them.
+    ``fused`` forces the two last axes into one kernel, or keeps them apart; by default ``_refusal`` decides.
     """
     image, spacing = problem.image, problem.spacing
     return _plan(
@@ -149,6 +158,7 @@ def plan(
         device,
         max_blocks,
         solver,
+        fused,
     )
 
 
@@ -168,6 +178,7 @@ def _plan(
     device: DeviceProperties,
     max_blocks: int | None,
     solver: str | None,
+    fused: bool | None,
 ) -> Plan:
     if solver is not None and solver not in SOLVERS:
         raise ValueError(f"solver: expected one of {SOLVERS}, got {solver!r}")
@@ -211,6 +222,37 @@ def _plan(
         )
 
     samples = spacing is None and spacing_rows > 1  # each sample has its own weights
+    slices = voxels // _product(sides[-2:])
+    refusal = _refusal(sides, slices, solver, bool(fused), device)
+    if fused and refusal is not None:
+        raise ValueError(f"fused: {refusal}")
+    if refusal is None and fused is not False:
+        slice_ = _slice(sides, slices, device)
+        constant = _image_bytes(shape, stride, threshold, dtype, rule, axes) + _SLICES.pack(
+            slices,
+            slices // (shape[0] if samples else 1),
+            slice_.flags_offset,
+            slice_.team_offset,
+            slice_.team_bytes,
+            slice_.sites_offset,
+            source_format,
+            slice_.words,
+            *sides,
+            slice_.pitch,
+            slice_.lanes_log2,
+            slice_.teams,
+            slice_.team_threads,
+            squared,
+            closed,
+            3 if samples else 0,
+            *map(_float32, weights),
+            _float32(scale),
+        )
+        kernel = f"dtk::slices<{value}, {str(signed).lower()}, dtk::{slice_.solver.capitalize()}>"
+        grid = (min(slices, max_blocks or slices), 1, 1)
+        steps.append(Step(kernel, grid, slice_.threads, slice_.bytes, source, (OUT, 0), (NOWHERE, 0), constant))
+        return Plan(scratch, spacing is None, tuple(steps))
+
     tile_scratch = 0
     for position in range(max(len(axes) - 1, 0) or 1):
         axis = axes[position + 1] if len(axes) > 1 else axes[0]
@@ -306,6 +348,13 @@ def _scan_step(
         while segments < min(8, wanted) and 2 * segments <= groups:
             segments *= 2
         chunks_log2 = 5 if segments > 2 else 7 - segments.bit_length() // 2
+        # A small image fills the device with small blocks, of a sector (8 chunks) in a row at least.
+        while (
+            chunks_log2 > 3
+            and segments << chunks_log2 >= 128
+            and 4 * -(-items // (1 << chunks_log2)) < 3 * device.multiprocessors
+        ):
+            chunks_log2 -= 1
         chunks = 1 << chunks_log2
         threads, shared = chunks * segments, 8 * (groups + segments) * chunks
         blocks = -(-items // chunks)
@@ -327,6 +376,98 @@ def _scan_step(
     )
     constant = _image_bytes(shape, stride, threshold, dtype, rule, axes) + _SCAN.pack(vectorised, chunks_log2)
     return Step(kernel, (blocks, 1, 1), threads, shared, (NOWHERE, 0), target, (NOWHERE, 0), constant)
+
+
+def _refusal(
+    sides: list[int], slices: int, solver: str | None, forced: bool, device: DeviceProperties
+) -> str | None:
+    """Why the two last axes of a volume are not solved in one kernel, or None.
+
+    The first predicate that holds is the answer; those of the second table say what is slower, not what is
+    impossible, and do not hold against ``fused=True``.
+    """
+    impossible = (
+        (len(sides) < 3, "expected a volume, with three axes longer than 1"),
+        (solver not in (None, *IN_PLACE), f"expected a solver that works in place, got {solver!r}"),
+        (slices >= 2**31, f"expected fewer than 2^31 slices, got {slices}"),
+        (len(sides) == 3 and _slice(sides, slices, device).threads > 1024, "expected shorter sides"),
+        (
+            len(sides) == 3
+            and _slice(sides, slices, device).bytes > device.shared_per_block_optin - STATIC_SHARED,
+            "expected slices that fit shared memory",
+        ),
+    )
+    slower = (
+        # A block a slice: most multiprocessors would have none.
+        (4 * slices < 3 * device.multiprocessors, "fewer slices than multiprocessors"),
+    )
+    return next((why for holds, why in (*impossible, *(() if forced else slower)) if holds), None)
+
+
+class Slice(NamedTuple):
+    """How a block holds a slice in shared memory, and its threads."""
+
+    solver: str
+    pitch: int
+    words: int
+    lanes_log2: int
+    teams: int
+    team_threads: int
+    threads: int
+    flags_offset: int
+    team_offset: int
+    team_bytes: int
+    sites_offset: int
+    bytes: int
+
+
+def _slice(sides: list[int], slices: int, device: DeviceProperties) -> Slice:
+    """Layout and threads of a block of ``slice.cuh``.
+
+    A team has a thread for every strip and lane. With 64 registers a multiprocessor holds 1,024 threads: two
+    blocks of 512 where two slices fit, so that one loads or stores while the other computes; one block of 1,024
+    where only one fits or where there is no second slice for a multiprocessor.
+    """
+    _, height, width = sides
+    longest = max(height, width)
+    strips = -(-longest // STRIP)
+    codes = 4 if sides[0] <= 128 else 2
+    words = width // codes if width % codes == 0 else width
+    pitch = width | 1
+    values = _align(4 * height * pitch, 16)
+    widest = min(32, 1 << (longest - 1).bit_length())
+
+    def best(most: int) -> tuple[int, int]:
+        """Lanes and teams with most threads up to ``most``; 32 lanes before 16, whose rows share banks."""
+        options = [widest]
+        while options[-1] > 8 and (options[-1] > 16 or options[-1] * strips > most):
+            options.append(options[-1] // 2)
+        choices = [(n, min(most // (n * strips), -(-longest // n))) for n in options if n * strips <= most]
+        return max(choices, key=lambda choice: choice[0] * choice[1], default=(options[-1], 1))
+
+    lanes, teams = best(512)
+    together = 2 * (values + 8192) <= device.shared_per_block_optin and slices > device.multiprocessors
+    alone = best(1024)
+    if not together or alone[0] * alone[1] > 1.25 * 2 * lanes * teams:
+        lanes, teams = alone
+    team_threads = lanes * strips
+    sites_offset = _align(_BYTES_PER_THREAD["strips"] * team_threads, 4)
+    team_bytes = _align(sites_offset + 2 * (strips + 1) * lanes, 4)
+    team_offset = values + 8 * words
+    return Slice(
+        "strips",
+        pitch,
+        words,
+        lanes.bit_length() - 1,
+        teams,
+        team_threads,
+        _align(teams * team_threads, 32),
+        values,
+        team_offset,
+        team_bytes,
+        sites_offset,
+        team_offset + teams * team_bytes,
+    )
 
 
 def _tile(n: int, lines: int, groups: int, last: bool, solver: str, device: DeviceProperties) -> Tile | None:

@@ -1,4 +1,4 @@
-"""What one transform is asked to do, as plain numbers: the struct that crosses from tensors to kernels.
+"""What a backend is asked to do, as plain numbers: the struct that crosses from tensors to kernels.
 
 Nothing here knows a tensor library, so every backend (and the emulator's tests) can build and read it.
 """
@@ -60,3 +60,22 @@ class Problem(NamedTuple):
     squared: bool
     closed: bool
     out: int
+
+
+class NearestProblem(NamedTuple):
+    """Distance to the nearest background voxel and its position within (z, y, x), of every image of a batch."""
+
+    image: Image
+    spatial_dims: int
+    spacing: Spacing
+    distances: int  # float32
+    indices: int  # int64
+
+
+class LabelProblem(NamedTuple):
+    """Connected components of the foreground of every image of a batch."""
+
+    image: Image
+    connectivity: int  # neighbours differ by at most 1 in each of at most this many coordinates
+    labels: int  # int32
+    counts: int  # int32, one per image

@@ -1,4 +1,4 @@
-"""The transform of tensors: arguments in, one problem out to a backend. The operators are these functions."""
+"""The operators on tensors: arguments in, one problem out to a backend."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from . import arguments, backends
-from .problem import Problem, Spacing
+from .problem import LabelProblem, NearestProblem, Problem, Spacing
 
 OpSpacing = Sequence[float] | torch.Tensor | None
 
@@ -61,6 +61,54 @@ def labels_sdf(
     return _run(layout, shape, dims, spacing, True, squared, border, backend, out)
 
 
+def nearest(
+    mask: torch.Tensor,
+    spacing: OpSpacing = None,
+    *,
+    spatial_dims: int | None = None,
+    threshold: float | None = None,
+    backend: str | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Distance to the nearest background voxel, and which one that is."""
+    arguments.check_tensor("mask", mask)
+    arguments.check_no_gradient("mask", mask)
+    dims = arguments.resolve_spatial_dims(mask.ndim, spatial_dims)
+    image, source = arguments.mask_layout(mask, dims, threshold)
+    values, rows = _spacing(spacing, dims, source, image.shape[0])
+    chosen = backends.choose(source.device, backend, "nearest")
+    distance = torch.empty(mask.shape, dtype=torch.float32, device=source.device)
+    index = torch.empty(mask.shape, dtype=torch.int64, device=source.device)
+    if index.numel():
+        problem = NearestProblem(image, dims, values, distance.data_ptr(), index.data_ptr())
+        chosen.nearest(problem, source, rows, distance, index)
+    return distance, index
+
+
+def label(
+    mask: torch.Tensor,
+    *,
+    connectivity: int | None = None,
+    spatial_dims: int | None = None,
+    threshold: float | None = None,
+    backend: str | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Connected components of the foreground, and how many there are."""
+    arguments.check_tensor("mask", mask)
+    arguments.check_no_gradient("mask", mask)
+    dims = arguments.resolve_spatial_dims(mask.ndim, spatial_dims)
+    neighbours = arguments.check_connectivity(connectivity, dims)
+    image, source = arguments.mask_layout(mask, dims, threshold)
+    chosen = backends.choose(source.device, backend, "label")
+    labels = torch.empty(mask.shape, dtype=torch.int32, device=source.device)
+    count = torch.empty(mask.shape[: mask.ndim - dims], dtype=torch.int32, device=source.device)
+    if labels.numel():
+        problem = LabelProblem(image, neighbours, labels.data_ptr(), count.data_ptr())
+        chosen.label(problem, source, labels, count)
+    else:
+        count.zero_()
+    return labels, count
+
+
 def _of_mask(
     mask: torch.Tensor,
     spacing: OpSpacing,
@@ -92,12 +140,7 @@ def _run(
 ) -> torch.Tensor:
     source = layout.source
     closed = arguments.check_border(border)
-    if isinstance(spacing, torch.Tensor):
-        rows = arguments.sample_spacing(spacing, dims, source, layout.image.shape[0])
-        values = Spacing(None, rows.data_ptr(), layout.image.shape[0])
-    else:
-        rows = None
-        values = Spacing(arguments.host_spacing(spacing, dims))
+    values, rows = _spacing(spacing, dims, source, layout.image.shape[0])
     chosen = backends.choose(source.device, backend)
     if out is None:
         out = torch.empty(shape, dtype=torch.float32, device=source.device)
@@ -107,3 +150,13 @@ def _run(
         problem = Problem(layout.image, dims, values, signed, squared, closed, out.data_ptr())
         chosen.run(problem, source, rows, out)
     return out
+
+
+def _spacing(
+    spacing: OpSpacing, dims: int, source: torch.Tensor, samples: int
+) -> tuple[Spacing, torch.Tensor | None]:
+    """The spacing of a problem, and the tensor that owns its rows."""
+    if isinstance(spacing, torch.Tensor):
+        rows = arguments.sample_spacing(spacing, dims, source, samples)
+        return Spacing(None, rows.data_ptr(), samples), rows
+    return Spacing(arguments.host_spacing(spacing, dims)), None

@@ -111,6 +111,7 @@ class Options(NamedTuple):
     device: Any = H200
     max_blocks: int | None = None
     solver: str | None = None
+    fused: bool | None = None
 
 
 def transform(library: Library, image: NDArray[Any], dims: int, options: Options) -> NDArray[np.float32]:
@@ -141,7 +142,7 @@ def transform(library: Library, image: NDArray[Any], dims: int, options: Options
         options.closed,
         out.ctypes.data,
     )
-    plan = plans.plan(problem, options.device, options.max_blocks, options.solver)
+    plan = plans.plan(problem, options.device, options.max_blocks, options.solver, options.fused)
     scratch, scratch_guard = _guarded(plan.scratch_bytes)
     for launch in plan.bind(image.ctypes.data, spacing.data, out.ctypes.data, scratch.ctypes.data):
         library.launch(launch)

@@ -24,14 +24,14 @@ def chosen(device: torch.device, name: str | None = None) -> str:
 
 def test_available_tells_states_and_reasons() -> None:
     states = dtk.backends.available()
-    assert set(states) == {"cpu", "cuda", "reference"}
+    assert set(states) == {"cpu", "cuda", "cupy", "numba", "reference"}
     for name, state in states.items():
         assert isinstance(state.available, bool), name
         assert state.devices, name
         assert all(device in ("cpu", "cuda") for device in state.devices), name
         assert bool(state.reason) != state.available, f"{name}: a reason exactly where it cannot run"
     assert states["cpu"].devices == states["reference"].devices == ("cpu",)
-    assert states["cuda"].devices == ("cuda",)
+    assert states["cuda"].devices == states["cupy"].devices == ("cuda",)
 
 
 def test_cuda_is_available_exactly_with_a_device() -> None:
@@ -95,7 +95,7 @@ def test_unknown_backend(backend: Backend, by: str, monkeypatch: pytest.MonkeyPa
     else:
         name = "gpu"
     for function in (dtk.edt, dtk.sdf):
-        with pytest.raises(ValueError, match=r"'cpu', 'cuda', 'reference'.*'gpu'") as caught:
+        with pytest.raises(ValueError, match=r"'cpu', 'cuda', 'cupy', 'numba', 'reference'.*'gpu'") as caught:
             function(x, backend=name)
         assert ("DTK_BACKEND" if by == "variable" else "backend") in str(caught.value)
 
@@ -208,7 +208,7 @@ except RuntimeError as error:
 def test_without_the_compiled_module() -> None:
     """The reference takes over on CPU tensors; naming the missing backends tells what to do."""
     code = (
-        PRELUDE.format(blocked=["dtkernels._C"])
+        PRELUDE.format(blocked=["dtkernels._C", "numba"])
         + """
 assert [n for n in states if states[n].available] == ["reference"]
 assert "dtkernels._C" in states["cpu"].reason and "reinstall" in states["cpu"].reason
@@ -226,13 +226,13 @@ for name in ("cpu", "cuda"):
 def test_without_anything() -> None:
     """The error lists every backend for the device with its reason."""
     code = (
-        PRELUDE.format(blocked=["dtkernels._C", "scipy"])
+        PRELUDE.format(blocked=["dtkernels._C", "numba", "scipy"])
         + """
 assert not any(s.available for s in states.values())
 try:
     dtk.edt(x)
 except RuntimeError as error:
-    print(all(states[n].reason in str(error) for n in ("cpu", "reference")))
+    print(all(states[n].reason in str(error) for n in ("cpu", "numba", "reference")))
 """
     )
     assert python(code) == "True"

@@ -45,3 +45,11 @@ def test_readme_names_only_files_that_exist() -> None:
     text = (ROOT / "README.md").read_text()
     for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", text):
         assert (ROOT / target).exists(), f"README.md links to {target}"
+
+
+def test_readme_tables_are_their_result_files() -> None:
+    """No number stands in the README that is not in a committed result file."""
+    from bench import tables
+
+    text = (ROOT / "README.md").read_text()
+    assert tables.fill(text) == text, "run python -m bench.tables"

@@ -37,11 +37,19 @@ def library() -> Library:
 
 
 def check(library: Library, mask: NDArray[Any], options: Options = Options()) -> None:  # noqa: B008
-    """One image at unit spacing, bit for bit."""
+    """One image at unit spacing, bit for bit, in all plans that the options leave open."""
     op = "sdf" if options.signed else "edt"
     expected = oracle.exact(oracle.squared(op, mask, closed=options.closed), is_squared=options.squared)
-    actual = transform(library, as_image(mask), mask.ndim, options).reshape(mask.shape)
-    np.testing.assert_array_equal(actual, expected)
+    for fused in either(mask.shape, options):
+        actual = transform(library, as_image(mask), mask.ndim, options._replace(fused=fused)).reshape(mask.shape)
+        np.testing.assert_array_equal(actual, expected)
+
+
+def either(shape: tuple[int, ...], options: Options) -> tuple[bool, ...]:
+    """Values of ``fused`` that are possible."""
+    volume = len(shape) == 3 and min(shape) > 1
+    possible = volume and options.solver in (None, *plans.IN_PLACE) and options.device == H200
+    return (False, True) if possible else (False,)
 
 
 def check_all(library: Library, shape: tuple[int, ...], *options: Options, only: str = "") -> None:
@@ -186,9 +194,11 @@ def test_spacing(
         for name, mask in masks(shape, seed=8).items():
             for squared in (False, True):
                 options = Options(signed, squared, closed, spacing, solver=solver)
-                actual = transform(library, as_image(mask), len(shape), options).reshape(shape)
                 expected = oracle.squared("sdf" if signed else "edt", mask, row, closed=closed)
-                oracle.assert_close(actual, expected, is_squared=squared)
+                for fused in either(shape, options):
+                    forced = options._replace(fused=fused)
+                    actual = transform(library, as_image(mask), len(shape), forced).reshape(shape)
+                    oracle.assert_close(actual, expected, is_squared=squared)
             if name == "organ" and min(shape) == 1:
                 break
 
@@ -200,10 +210,12 @@ def test_spacing_on_the_device(library: Library, shape: tuple[int, ...], one_row
     rng = np.random.default_rng(9)
     image = (rng.random(shape) < 0.8).astype(np.uint8)
     rows = rng.uniform(0.3, 4, (1 if one_row else shape[0], 3))
-    result = transform(library, image, 3, Options(spacing=rows, closed=closed))
-    for b, c in np.ndindex(shape[:2]):
-        expected = oracle.squared_sdf(image[b, c], rows[0 if one_row else b], closed=closed)
-        oracle.assert_close(result[b, c], expected, is_squared=False)
+    options = Options(spacing=rows, closed=closed)
+    for fused in either(shape[2:], options):
+        result = transform(library, image, 3, options._replace(fused=fused))
+        for b, c in np.ndindex(shape[:2]):
+            expected = oracle.squared_sdf(image[b, c], rows[0 if one_row else b], closed=closed)
+            oracle.assert_close(result[b, c], expected, is_squared=False)
 
 
 def test_isotropic_spacing_scales_exact_integers(library: Library) -> None:
@@ -218,9 +230,41 @@ def test_batches_differ(library: Library) -> None:
     shape = (7, 6, 5)
     kinds = masks(shape, seed=4)
     image = np.stack(list(kinds.values())).reshape(4, 2, *shape)
-    result = transform(library, image, 3, Options()).reshape(-1, *shape)
-    for actual, mask in zip(result, kinds.values(), strict=True):
-        np.testing.assert_array_equal(actual, oracle.exact(oracle.squared_sdf(mask), is_squared=False))
+    for fused in (False, True):
+        result = transform(library, image, 3, Options(fused=fused)).reshape(-1, *shape)
+        for actual, mask in zip(result, kinds.values(), strict=True):
+            np.testing.assert_array_equal(actual, oracle.exact(oracle.squared_sdf(mask), is_squared=False))
+
+
+@pytest.mark.parametrize("shape", [(2, 2, 2), (3, 33, 8), (3, 8, 66), (2, 71, 64), (130, 9, 10), (129, 5, 7)])
+def test_slices(library: Library, shape: tuple[int, ...]) -> None:
+    """Several teams and tiles, rows of whole words and of single codes, one and two bytes each."""
+    check_all(library, shape, *BOTH)
+
+
+@pytest.mark.parametrize("signed", [False, True])
+def test_dead_slices_and_columns(library: Library, signed: bool) -> None:
+    """Columns without any site beside others, and slices of one class throughout: what the early outs skip."""
+    mask = np.zeros((6, 20, 40), np.uint8)
+    mask[:, :, 11:29] = 1  # no change of class along the first axis anywhere
+    for image in (mask, 1 - mask, mask.transpose(0, 2, 1).copy()):
+        check(library, image, Options(signed))
+        part = image.copy()
+        part[2, 3, 12:14] ^= 1
+        check(library, part, Options(signed))
+    library.reset_statistics()
+    transform(library, as_image(np.zeros((6, 40, 40), np.uint8)), 3, Options(signed, fused=True))
+    counts = [s.get("counters", {}) for s in library.statistics().values()]
+    assert all(not any(c.values()) for c in counts), counts
+
+
+@pytest.mark.parametrize("shape", [(2, 128, 128), (2, 90, 231), (2, 231, 90)])
+def test_large_slices(library: Library, shape: tuple[int, ...]) -> None:
+    """Against the passes over lines, which other tests hold to brute force."""
+    for mask in (masks(shape, seed=5)[name] for name in ("organ", "half", "single")):
+        for o in BOTH:
+            apart, fused = (transform(library, as_image(mask), 3, o._replace(fused=f)) for f in (False, True))
+            np.testing.assert_array_equal(apart, fused)
 
 
 @pytest.mark.parametrize("shape", [(37,), (9, 70), (8, 9, 40)])
@@ -273,7 +317,7 @@ def test_work_is_bounded(library: Library) -> None:
     for name, mask in masks((40, 48, 56), seed=2).items():
         for signed in (False, True):
             library.reset_statistics()
-            transform(library, as_image(mask), 3, Options(signed=signed))
+            transform(library, as_image(mask), 3, Options(signed=signed, fused=False))
             counts = [s.get("counters", {}) for s in library.statistics().values()]
             assert sum(c.get("candidates", 0) for c in counts) / mask.size < 2 * 5, (name, signed)
             assert sum(c.get("strip_candidates", 0) for c in counts) / mask.size < 2 * 16, (name, signed)
@@ -299,7 +343,7 @@ def main(path: str) -> None:
     check_all(library, (33,), *BOTH, only="half organ")
     for seed in (0, 1):
         library.set(seed=seed, resident=2)
-        for shape in ((6, 33), (9, 5, 12), (130, 2, 5)):
+        for shape in ((6, 33), (9, 5, 12), (130, 2, 5), (2, 18, 36)):
             for solver in plans.SOLVERS:
                 options = [o._replace(solver=solver, closed=True, max_blocks=3) for o in BOTH]
                 check_all(library, shape, *options, only="organ half")
@@ -310,7 +354,9 @@ def main(path: str) -> None:
         for solver in plans.SOLVERS:
             for signed in (False, True):
                 image = (np.random.default_rng(0).random((2, 1, 6, 7, 9)) < 0.8).astype(np.float32)
-                transform(library, image, 3, Options(signed, spacing=spacing, closed=True, solver=solver))
+                options = Options(signed, spacing=spacing, closed=True, solver=solver)
+                for fused in either((6, 7, 9), options):
+                    transform(library, image, 3, options._replace(fused=fused))
     print("done")
 
 

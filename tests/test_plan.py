@@ -75,7 +75,7 @@ def fields(step: plans.Step) -> dict[str, Any]:
 def test_every_line_belongs_to_one_tile(shape: tuple[int, ...], device: DeviceProperties) -> None:
     sides = [n for n in shape[2:] if n > 1] or [1]
     spacing = Spacing((1.0, 1.0, 2.0))
-    the_plan = plan(problem(shape, spacing=spacing), device)
+    the_plan = plan(problem(shape, spacing=spacing), device, fused=False)
     passes = [s for s in the_plan.steps if "lines" in s.kernel]
     assert [fields(s)["length"] for s in passes] == (sides[1:] if len(sides) > 1 else sides)
     assert len(the_plan.steps) == len(sides)
@@ -110,7 +110,7 @@ def test_limits_of_the_device(shape: tuple[int, ...], device: DeviceProperties, 
         assert 0 < step.grid[0] < 2**31
         assert step.grid[1:] == (1, 1)
         assert step.block % 32 == 0
-        assert 32 <= step.block <= (1024 if "lines" in step.kernel else 256)
+        assert 32 <= step.block <= (256 if "scan" in step.kernel else 1024)
         assert step.shared + plans.STATIC_SHARED <= device.shared_per_block_optin
         if "lines" in step.kernel:
             f = fields(step)
@@ -144,7 +144,8 @@ def test_a_large_batch_fills_the_device() -> None:
 
 def test_scratch_holds_what_passes_hand_on() -> None:
     """One byte per voxel of run codes and two of squares for 128^3; two of codes above, squares in the output."""
-    small, large = plan(problem((4, 1, 128, 128, 128)), H200), plan(problem((1, 1, 129, 129, 129)), H200)
+    small = plan(problem((4, 1, 128, 128, 128)), H200, fused=False)
+    large = plan(problem((1, 1, 129, 129, 129)), H200, fused=False)
     voxels = 4 * 128**3
     assert small.scratch_bytes == 3 * voxels
     assert [s.kernel.split("<")[0] for s in small.steps] == ["dtk::scan", "dtk::lines", "dtk::lines"]
@@ -153,6 +154,11 @@ def test_scratch_holds_what_passes_hand_on() -> None:
     assert 2 * 129**3 <= large.scratch_bytes < 2 * 129**3 + 256
     assert [s.target for s in large.steps] == [(plans.SCRATCH, 0), (plans.OUT, 0), (plans.OUT, 0)]
     assert plan(problem((1, 1, 1, 1, 50)), H200).scratch_bytes == 0
+    fused = plan(problem((4, 1, 128, 128, 128)), H200)
+    assert fused.scratch_bytes == voxels
+    assert [s.kernel.split("<")[0] for s in fused.steps] == ["dtk::scan", "dtk::slices"]
+    assert [s.target for s in fused.steps] == [(plans.SCRATCH, 0), (plans.OUT, 0)]
+    assert fused.steps[1].source == (plans.SCRATCH, 0)
 
 
 @pytest.mark.parametrize(
@@ -174,6 +180,85 @@ def test_arithmetic(spacing: Spacing, arithmetic: str) -> None:
     assert "int32_t" in flat.steps[1].kernel
     closed = plan(problem((2, 1, 1, 9, 9), spacing=Spacing((2.0, 1.0, 1.0)), closed=True), H200)
     assert "float" in closed.steps[1].kernel
+
+
+def slice_fields(step: plans.Step) -> dict[str, Any]:
+    """The constants of the kernel of slices by name."""
+    names = (
+        "slices group flags_offset team_offset team_bytes sites_offset source_format words z y x pitch lanes_log2 "
+        "teams team_threads squared closed spacing_step weight_z weight_y weight_x scale"
+    )
+    layout = struct.Struct("<2I16i4f")
+    return dict(zip(names.split(), layout.unpack(step.constant[-layout.size :]), strict=True))
+
+
+@pytest.mark.parametrize("device", DEVICES.values(), ids=DEVICES)
+def test_slices_have_room_for_all(device: DeviceProperties) -> None:
+    """Values, flags, teams and their sites one behind the other; a thread for every strip, lane and word."""
+    rng = random.Random(1)
+    spacing = Spacing(None, 8, 2)
+    for _ in range(300):
+        sides = [rng.randint(2, 200), rng.randint(2, 260), rng.randint(2, 260)]
+        if plans._refusal(sides, 2 * sides[0], None, True, device) is not None:
+            continue
+        step = plan(problem((2, 1, *sides), spacing=spacing), device, fused=True).steps[1]
+        f = slice_fields(step)
+        assert (f["z"], f["y"], f["x"]) == tuple(sides)
+        assert (f["slices"], f["group"]) == (2 * sides[0], sides[0])
+        assert f["pitch"] % 2 == 1
+        assert f["pitch"] >= f["x"]
+        assert f["flags_offset"] >= 4 * f["y"] * f["pitch"]
+        codes = 4 if f["source_format"] == plans.RUNS_8 else 2
+        assert f["words"] in (f["x"], f["x"] / codes)
+        assert f["words"] <= step.block
+        assert f["team_offset"] >= f["flags_offset"] + 8 * f["words"]
+        strips, lanes = -(-max(f["y"], f["x"]) // plans.STRIP), 1 << f["lanes_log2"]
+        assert f["team_threads"] == strips * lanes
+        assert f["teams"] * f["team_threads"] <= step.block <= 1024
+        assert f["sites_offset"] >= 6 * f["team_threads"]
+        assert f["team_bytes"] >= f["sites_offset"] + 2 * (strips + 1) * lanes
+        assert f["team_offset"] + f["teams"] * f["team_bytes"] <= step.shared
+        assert step.shared + plans.STATIC_SHARED <= device.shared_per_block_optin
+
+
+@pytest.mark.parametrize(
+    ("shape", "device", "fused"),
+    [
+        ((16, 1, 128, 128, 128), "H200", True),
+        ((1, 1, 128, 128, 128), "H200", True),
+        ((16, 1, 230, 230, 230), "H200", True),
+        ((16, 1, 128, 128, 128), "A100", True),
+        ((16, 1, 128, 128, 128), "L4", True),
+        ((16, 1, 112, 112, 112), "T4", True),
+        ((1, 1, 64, 64, 64), "H200", False),  # half of the multiprocessors would have no slice
+        ((4, 1, 64, 64, 64), "H200", True),
+        ((8, 1, 256, 256, 256), "H200", False),  # a slice takes more shared memory than there is
+        ((64, 1, 1, 128, 128), "H200", False),  # images have no axis left to fuse
+    ],
+)
+def test_which_volumes_are_fused(shape: tuple[int, ...], device: str, fused: bool) -> None:
+    the_plan = plan(problem(shape), DEVICES[device])
+    assert any("slices" in s.kernel for s in the_plan.steps) == fused
+    assert all("slices" not in s.kernel for s in plan(problem(shape), DEVICES[device], fused=False).steps)
+
+
+def test_one_volume_fills_the_device() -> None:
+    """A single volume puts threads on nearly every multiprocessor in every pass."""
+    for side in (64, 96, 128):
+        for step in plan(problem((1, 1, side, side, side)), H200).steps:
+            assert step.grid[0] >= 0.75 * H200.multiprocessors, (side, step.kernel)
+            assert step.grid[0] * step.block >= side**2 * 2, (side, step.kernel)
+
+
+def test_fusion_that_is_impossible() -> None:
+    for shape, solver, why in (
+        ((1, 1, 1, 9, 9), None, "expected a volume"),
+        ((1, 1, 9, 9, 9), "envelope", "expected a solver that works in place"),
+        ((1, 1, 9, 300, 300), None, "expected slices that fit shared memory"),
+        ((1, 1, 9, 2, 2000), None, "expected shorter sides"),
+    ):
+        with pytest.raises(ValueError, match=f"fused: {why}"):
+            plan(problem(shape), H200, solver=solver, fused=True)
 
 
 def test_refusals() -> None:

@@ -63,24 +63,15 @@ inline void read_run(const Image& image, int64_t offset, int64_t stride, int64_t
                               class_index, decode, mask);
   };
   switch (image.dtype) {
-    case kUInt8:
-      return read(uint8_t(), float());
-    case kInt8:
-      return read(int8_t(), float());
-    case kInt16:
-      return read(int16_t(), float());
-    case kInt32:
-      return read(int32_t(), double());
-    case kInt64:
-      return read(int64_t(), double());
-    case kFloat16:
-      return read_encoded([](uint16_t x) { return half_to_float(x); });
-    case kBFloat16:
-      return read_encoded([](uint16_t x) { return bfloat16_to_float(x); });
-    case kFloat32:
-      return read(float(), float());
-    default:
-      return read(double(), double());
+    case kUInt8: return read(uint8_t(), float());
+    case kInt8: return read(int8_t(), float());
+    case kInt16: return read(int16_t(), float());
+    case kInt32: return read(int32_t(), double());
+    case kInt64: return read(int64_t(), double());
+    case kFloat16: return read_encoded([](uint16_t x) { return half_to_float(x); });
+    case kBFloat16: return read_encoded([](uint16_t x) { return bfloat16_to_float(x); });
+    case kFloat32: return read(float(), float());
+    default: return read(double(), double());
   }
 }
 

@@ -8,6 +8,7 @@
 
 #include "../dtk/lines.cuh"
 #include "../dtk/scan.cuh"
+#include "../dtk/slice.cuh"
 #include "launch.h"
 
 namespace dtk::cuda {
@@ -67,6 +68,10 @@ const Kernel kTable[] = {
     DTK_KERNEL(Lines, dtk::lines<int32_t, true, uint16_t, dtk::Window, false>),
     DTK_KERNEL(Lines, dtk::lines<float, false, uint16_t, dtk::Window, false>),
     DTK_KERNEL(Lines, dtk::lines<float, true, uint16_t, dtk::Window, false>),
+    DTK_KERNEL(Slices, dtk::slices<int32_t, false, dtk::Strips>),
+    DTK_KERNEL(Slices, dtk::slices<int32_t, true, dtk::Strips>),
+    DTK_KERNEL(Slices, dtk::slices<float, false, dtk::Strips>),
+    DTK_KERNEL(Slices, dtk::slices<float, true, dtk::Strips>),
 };
 // Room for what a kernel declares with DTK_SHARED, rounded up; dtkernels/plan.py keeps the same distance.
 constexpr int kStaticShared = 1024;

@@ -40,7 +40,7 @@ typedef unsigned long long uint64_t;
 #if defined(__CUDACC__)
 #define DTK_SHARED(T, name, count) __shared__ T name[count]
 // One untyped symbol serves every kernel: typed extern arrays of one name clash across instantiations.
-#define DTK_DYNAMIC_SHARED(T, name)                                 \
+#define DTK_DYNAMIC_SHARED(T, name)                                   \
   extern __shared__ __align__(16) unsigned char dtk_dynamic_shared[]; \
   T* name = reinterpret_cast<T*>(dtk_dynamic_shared)
 #endif

@@ -33,7 +33,7 @@ struct Envelope {
     Site* start = tile.nearest + length * tile.site_pitch;
     // The class of a voxel within its line.
     const auto inside = [&](int p) {
-      const Value v = tile.value[p * tile.pitch + lane];
+      const Value v = tile.value[tile.at(p, lane)];
       return kSigned ? S::negative(v) : v != Value(0);
     };
     int last = -1;
@@ -47,7 +47,7 @@ struct Envelope {
       }
       const Value sign = kSigned && in ? Value(-1) : Value(1);
       const auto cost_at = [&](int j) {
-        return S::template offer<kSigned>(tile.value[j * tile.pitch + lane], sign);
+        return S::template offer<kSigned>(tile.value[tile.at(j, lane)], sign);
       };
       int top = first - 1;  // position of the top of the stack; below `first` it is empty
       for (int j = larger(first - 1, 0); j <= smaller(last + 1, length - 1); ++j) {

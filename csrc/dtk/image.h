@@ -64,9 +64,11 @@ DTK_INLINE bool foreground_at(const Image& image, int64_t offset, int64_t class_
     case kInt32: return is_foreground(static_cast<const int32_t*>(image.data)[offset], rule, t, class_index);
     case kInt64: return is_foreground(static_cast<const int64_t*>(image.data)[offset], rule, t, class_index);
     case kFloat16:
-      return is_foreground(half_to_float(static_cast<const uint16_t*>(image.data)[offset]), rule, t, class_index);
+      return is_foreground(half_to_float(static_cast<const uint16_t*>(image.data)[offset]), rule, t,
+                           class_index);
     case kBFloat16:
-      return is_foreground(bfloat16_to_float(static_cast<const uint16_t*>(image.data)[offset]), rule, t, class_index);
+      return is_foreground(bfloat16_to_float(static_cast<const uint16_t*>(image.data)[offset]), rule, t,
+                           class_index);
     case kFloat32: return is_foreground(static_cast<const float*>(image.data)[offset], rule, t, class_index);
     default: return is_foreground(static_cast<const double*>(image.data)[offset], rule, t, class_index);
   }

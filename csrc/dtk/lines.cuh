@@ -1,4 +1,5 @@
-// Every axis after the first: whole lines in a tile, a solver, and for the last axis the epilogue.
+// Every axis after the first: whole lines in a tile, a solver, and for the last axis the epilogue. Volumes
+// whose slices fit shared memory take slice.cuh for their two last axes instead.
 //
 // The data of a pass is (outer, n, inner), contiguous; line number l runs through
 //   (l / inner) * n * inner + l % inner + p * inner,   p = 0 .. n - 1.
@@ -63,7 +64,8 @@ struct Lines {
 };
 
 // float(spacing^2) of a spacing column for the lines of `group`.
-__device__ inline float axis_weight(const Lines& params, int64_t group, int column) {
+template <typename Params>
+__device__ inline float axis_weight(const Params& params, int64_t group, int column) {
   if (params.at.spacing == nullptr)
     return column == 0 ? params.weight[0] : column == 1 ? params.weight[1] : params.weight[2];
   const double s = params.at.spacing[group * params.spacing_step + column];
@@ -311,9 +313,12 @@ __global__ void __launch_bounds__(1024, 1) lines(const __grid_constant__ Lines p
                            shared + params.shared_offset,
                            params.length,
                            params.pitch,
+                           1,
                            params.site_pitch,
                            params.lanes_log2,
-                           0};
+                           0,
+                           int(threadIdx.x),
+                           int(blockDim.x)};
     Pass<Value, kSigned, Site, Solver> pass{params, tile, group, first, count};
     const S squares(axis_weight(params, group, params.this_axis));
 

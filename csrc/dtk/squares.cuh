@@ -23,6 +23,12 @@ DTK_INLINE T larger(T a, T b) {
   return a < b ? b : a;
 }
 
+// The square root's fast path leaves 0 to a slow one, which a warp would take for one voxel of background.
+__device__ inline float root(float square) {
+  const float d = __fsqrt_rn(square == 0.0f ? 1.0f : square);
+  return square == 0.0f ? 0.0f : d;
+}
+
 template <typename Value>
 struct Squares;
 
@@ -66,9 +72,9 @@ struct Squares<int32_t> {
 
   // The result in the unit of the spacing; `scale` is the spacing, or its square.
   __device__ static float finish(Cost cost, bool squared, float scale) {
-    if (cost == Cost(none())) return __int_as_float(0x7f800000);
     const float d2 = float(cost);
-    return (squared ? d2 : __fsqrt_rn(d2)) * scale;
+    const float d = (squared ? d2 : root(d2)) * scale;
+    return cost == Cost(none()) ? __int_as_float(0x7f800000) : d;
   }
 };
 
@@ -111,7 +117,7 @@ struct Squares<float> {
     return int(fmin(fmax(first, double(before)), double(after)));
   }
 
-  __device__ static float finish(Cost cost, bool squared, float) { return squared ? cost : __fsqrt_rn(cost); }
+  __device__ static float finish(Cost cost, bool squared, float) { return squared ? cost : root(cost); }
 };
 
 }  // namespace dtk

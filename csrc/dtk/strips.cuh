@@ -11,10 +11,13 @@
 //
 // The interval is bounded by the sites of the strip's first voxel and of the next strip's first voxel (or
 // the last voxel of the line), as in divide.cuh, and by the reach of the strip's largest value. Where no
-// strip of the tile reaches further than kNear, or the line has no more than two strips, the first stage is
+// strip of the block reaches further than kNear, or the line has no more than two strips, the first stage is
 // left out.
 //
-// Threads: as divide.cuh, a row of threads per strip; the block has a thread for every strip and lane.
+// A strip that reaches no further than kNear first offers every voxel's two neighbours to it, in registers:
+// where that leaves nothing within reach (noise, thin objects), it is done after 2 candidates a voxel.
+//
+// Threads: as divide.cuh, a row of threads per strip; a tile has a thread for every strip and lane.
 #pragma once
 #include "divide.cuh"
 
@@ -23,9 +26,10 @@ namespace dtk {
 struct Strips {
   static constexpr int kShift = 3;
   static constexpr int kRows = 1 << kShift;
+  using Coarse = Bisection<kShift, 2>;
   static constexpr int kNear = 6;
   static constexpr int kArrays = 1;  // of one site per strip, and one for the last voxel
-  static constexpr int kBytesPerThread = Bisection<kShift>::kBytesPerThread;
+  static constexpr int kBytesPerThread = Coarse::kBytesPerThread;
   static constexpr bool kInPlace = true;
 
   // Costs of the steps from one site to the voxels of a strip in turn, and what the minima leave out.
@@ -39,37 +43,39 @@ struct Strips {
     const int first = tile.row() * kRows;
     const bool mine = tile.lane_active(lane) && first < tile.length;
     const int count = smaller(kRows, tile.length - first);  // of voxels; not positive where there is no strip
+    DTK_COUNT(strips, mine ? 1 : 0);
 
     typename S::Cost best[kRows];
     typename S::Cost largest = 0;
     uint32_t negative = 0;  // bit r: voxel r is foreground of a signed transform
+    const Value* from = tile.value + tile.at(first, lane);
 #pragma unroll
-    for (int r = 0; r < kRows; ++r) {
+    for (int r = 0; r < kRows; ++r, from += tile.pitch) {
       best[r] = 0;
       if (mine && r < count) {
-        const Value own = tile.value[(first + r) * tile.pitch + lane];
+        const Value own = *from;
         best[r] = S::magnitude(own);
         largest = larger(largest, best[r]);
         negative |= uint32_t(S::negative(own)) << r;
       }
     }
-    const int reach = squares.reach(largest, tile.length);
+    int reach = squares.reach(largest, tile.length);
     int low = first - reach, high = first + count - 1 + reach;
 
     const bool far = __syncthreads_or(mine && reach > kNear) != 0 && tile.length > 2 * kRows;
     if (far) {
-      Bisection<kShift>::solve<kSigned>(tile, squares);  // ends with a barrier
+      Coarse::solve<kSigned>(tile, squares);  // ends with a barrier
       if (mine) {
         // A voxel of an end's class has its site between those of the two ends; for one of the other class
         // the end itself is a site. A strip's first voxel is of its own class.
         const uint32_t all = (1u << count) - 1;
         const auto site_of = [&](int p) {
-          return int(tile.nearest[Bisection<kShift>::slot(p) * tile.site_pitch + lane]);
+          return int(tile.nearest[Coarse::slot(p) * tile.site_pitch + lane]);
         };
         const bool mixed = kSigned && negative != 0 && negative != all;
         low = larger(low, mixed ? smaller(site_of(first), first) : site_of(first));
         const int next = smaller(first + kRows, tile.length - 1);
-        const bool next_negative = S::negative(tile.value[next * tile.pitch + lane]);
+        const bool next_negative = S::negative(tile.value[tile.at(next, lane)]);
         const uint32_t like_next = kSigned ? (next_negative ? negative : ~negative & all) : all;
         int bound = like_next != 0 ? site_of(next) : next;
         if (like_next != all) bound = larger(bound, next);
@@ -79,7 +85,17 @@ struct Strips {
     low = larger(low, 0);
     high = smaller(high, tile.length - 1);
 
-    if (mine && largest > typename S::Cost(0)) {
+    if (mine && reach > 0 && reach <= kNear) {
+      offer_neighbours<kSigned>(tile, squares, lane, first, count, negative, best);
+      largest = 0;
+#pragma unroll
+      for (int r = 0; r < kRows; ++r) largest = larger(largest, best[r]);
+      reach = squares.reach(largest, tile.length);
+      if (reach == 1) reach = 0;
+      low = larger(low, first - reach);
+      high = smaller(high, first + count - 1 + reach);
+    }
+    if (mine && reach > 0) {
       DTK_COUNT(strip_candidates, low <= high ? (high - low + 1) * count : 0);
       const uint32_t all = (1u << count) - 1;
       if (!kSigned || negative == 0 || negative == all) {
@@ -90,15 +106,40 @@ struct Strips {
     }
     __syncthreads();
     if (!mine) return;
+    Value* to = tile.value + tile.at(first, lane);
 #pragma unroll
-    for (int r = 0; r < kRows; ++r) {
-      if (r < count)
-        tile.value[(first + r) * tile.pitch + lane] =
-            S::with_sign(best[r], kSigned && (negative >> r & 1) ? Value(-1) : Value(1));
-    }
+    for (int r = 0; r < kRows; ++r, to += tile.pitch)
+      if (r < count) *to = S::with_sign(best[r], kSigned && (negative >> r & 1) ? Value(-1) : Value(1));
   }
 
  private:
+  // best[r] = min(best[r], the two neighbours of voxel r).
+  template <bool kSigned, typename Value, typename Site>
+  __device__ static void offer_neighbours(const Tile<Value, Site>& tile, const Squares<Value>& squares,
+                                          int lane, int first, int count, uint32_t negative,
+                                          typename Squares<Value>::Cost (&best)[kRows]) {
+    using S = Squares<Value>;
+    DTK_COUNT(strip_candidates, 2 * count);
+    const auto step = squares.steps(Value(1));
+    const auto own = [&](int r) {
+      return S::with_sign(best[r], kSigned && (negative >> r & 1) ? Value(-1) : Value(1));
+    };
+    Value before = first > 0 ? tile.value[tile.at(first - 1, lane)] : own(0);
+    const bool has_behind = first + count < tile.length;
+    const Value behind = has_behind ? tile.value[tile.at(first + count, lane)] : Value(0);
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) {
+      if (r >= count) break;
+      const Value now = own(r);
+      const Value after = r + 1 < count ? own((r + 1) % kRows) : has_behind ? behind : now;
+      const Value sign = kSigned && (negative >> r & 1) ? Value(-1) : Value(1);
+      const auto offer =
+          smaller(S::template offer<kSigned>(before, sign), S::template offer<kSigned>(after, sign));
+      best[r] = smaller(best[r], offer + step);
+      before = now;
+    }
+  }
+
   // best[r] = min(best[r], every site low .. high); kMixed: the strip has voxels of both classes.
   template <bool kSigned, bool kMixed, typename Value, typename Site>
   __device__ static void offer_all(const Tile<Value, Site>& tile, const Squares<Value>& squares, int lane,
@@ -106,7 +147,7 @@ struct Strips {
                                    typename Squares<Value>::Cost (&best)[kRows]) {
     using S = Squares<Value>;
     const Value sign = kSigned && (negative & 1) ? Value(-1) : Value(1);
-    const Value* site = tile.value + (low * tile.pitch + lane);
+    const Value* site = tile.value + tile.at(low, lane);
 #pragma unroll
     for (int r = 0; r < kRows; ++r) best[r] = Steps<Value>::leave_out(best[r], r);
     for (int j = low; j <= high; ++j, site += tile.pitch) {

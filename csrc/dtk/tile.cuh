@@ -21,30 +21,34 @@ namespace dtk {
 
 template <typename Value, typename Site>
 struct Tile {
-  Value* value;      // value of voxel p of a lane at [p * pitch + lane]
+  Value* value;      // value of voxel p of a lane at [at(p, lane)]
   Site* nearest;     // its best site at [p * site_pitch + lane]
   void* per_thread;  // shared memory of the solver
   int length;        // voxels per line
   int pitch;
+  int lane_pitch;
   int site_pitch;
   int lanes_log2;
   uint32_t active;  // bits: lanes that have a site and something to solve
+  int thread;       // of the threads that work on this tile: the block's, or a group of them
+  int threads;
 
   __device__ int lanes() const { return 1 << lanes_log2; }
-  __device__ int lane() const { return int(threadIdx.x) & (lanes() - 1); }
-  // The block's threads as rows of lanes: row() of row_count().
-  __device__ int row() const { return int(threadIdx.x) >> lanes_log2; }
-  __device__ int row_count() const { return int(blockDim.x) >> lanes_log2; }
+  __device__ int at(int p, int lane) const { return p * pitch + lane * lane_pitch; }
+  __device__ int lane() const { return thread & (lanes() - 1); }
+  // The tile's threads as rows of lanes: row() of row_count().
+  __device__ int row() const { return thread >> lanes_log2; }
+  __device__ int row_count() const { return threads >> lanes_log2; }
   __device__ bool lane_active(int lane) const { return (active >> lane & 1) != 0; }
 
   // Signed minimum at voxel p.
   template <typename Solver, bool kSigned>
   __device__ Value solved(int p, int lane, const Squares<Value>& squares) const {
-    const Value own = value[p * pitch + lane];
+    const Value own = value[at(p, lane)];
     if (Solver::kInPlace || !lane_active(lane)) return own;
     const int j = nearest[p * site_pitch + lane];
     const Value sign = Squares<Value>::negative(own) ? Value(-1) : Value(1);
-    const auto site = Squares<Value>::template offer<kSigned>(value[j * pitch + lane], sign);
+    const auto site = Squares<Value>::template offer<kSigned>(value[at(j, lane)], sign);
     return Squares<Value>::with_sign(site + squares.steps(Value(p - j)), sign);
   }
 };

@@ -16,7 +16,7 @@ struct Window {
     using S = Squares<Value>;
     const int lane = tile.lane();
     if (!tile.lane_active(lane)) return;
-    const Value* value = tile.value + lane;
+    const Value* value = tile.value + tile.at(0, lane);
     for (int p = tile.row(); p < tile.length; p += tile.row_count()) {
       const Value own = value[p * tile.pitch];
       const Value sign = S::negative(own) ? Value(-1) : Value(1);

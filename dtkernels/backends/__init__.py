@@ -1,9 +1,10 @@
-"""Backends: who can run a transform here, why another cannot, and which one is taken.
+"""Backends: who can run an operator here, why another cannot, and which one is taken.
 
-A backend runs a :class:`~dtkernels.problem.Problem` on the device types it names. The first available
-one that serves the tensor's device is taken; ``backend=`` or the environment variable ``DTK_BACKEND``
-choose another by name. A backend that cannot run is refused with its reason: nothing ever moves to
-another device by itself.
+A backend is a module with one function per kind of :mod:`~dtkernels.problem`, for the device types it names:
+``run`` for the distance transforms, ``nearest`` and ``label`` for the operators of these names, which it may
+lack. The first available one that has the operator and serves the tensor's device is taken; ``backend=`` or the
+environment variable ``DTK_BACKEND`` choose another by name. A backend that cannot run, or lacks the operator,
+is refused with its reason: nothing ever moves to another device by itself.
 """
 
 from __future__ import annotations
@@ -13,12 +14,12 @@ from typing import NamedTuple, Protocol
 
 import torch
 
-from ..problem import Problem
-from . import cpu, cuda, reference
+from ..problem import LabelProblem, NearestProblem, Problem
+from . import cpu, cuda, cupy, numba, reference
 
 
 class Backend(Protocol):
-    """What a backend module offers."""
+    """What a backend module offers; ``nearest`` and ``label`` may be missing."""
 
     NAME: str
     DEVICES: tuple[str, ...]
@@ -31,6 +32,20 @@ class Backend(Protocol):
     def run(problem: Problem, source: torch.Tensor, rows: torch.Tensor | None, out: torch.Tensor) -> None:
         """Fill ``out``; ``source`` and ``rows`` own the memory that ``problem`` points to."""
 
+    @staticmethod
+    def nearest(
+        problem: NearestProblem,
+        source: torch.Tensor,
+        rows: torch.Tensor | None,
+        distance: torch.Tensor,
+        index: torch.Tensor,
+    ) -> None:
+        """Fill ``distance`` and ``index``."""
+
+    @staticmethod
+    def label(problem: LabelProblem, source: torch.Tensor, labels: torch.Tensor, count: torch.Tensor) -> None:
+        """Fill ``labels`` and ``count``."""
+
 
 class Status(NamedTuple):
     """State of one backend."""
@@ -38,10 +53,14 @@ class Status(NamedTuple):
     available: bool
     devices: tuple[str, ...]
     reason: str  # empty where available
+    operators: tuple[str, ...]  # what it computes where available
 
+
+# Every operator, and the function of a backend that computes it.
+_OPERATORS = {"edt": "run", "sdf": "run", "labels_sdf": "run", "nearest": "nearest", "label": "label"}
 
 # In order of preference for the devices they serve.
-_BACKENDS: dict[str, Backend] = {b.NAME: b for b in (cpu, cuda, reference)}  # type: ignore[misc]
+_BACKENDS: dict[str, Backend] = {b.NAME: b for b in (cpu, cuda, cupy, numba, reference)}  # type: ignore[misc]
 
 
 def available() -> dict[str, Status]:
@@ -50,16 +69,28 @@ def available() -> dict[str, Status]:
     >>> import dtkernels as dtk
     >>> dtk.backends.available()["cpu"].available
     True
+    >>> "label" in dtk.backends.available()["cpu"].operators
+    True
     """
     result = {}
     for name, backend in _BACKENDS.items():
         reason = backend.unavailable()
-        result[name] = Status(reason is None, backend.DEVICES, reason or "")
+        operators = tuple(operator for operator in _OPERATORS if _has(backend, operator))
+        result[name] = Status(reason is None, backend.DEVICES, reason or "", operators)
     return result
 
 
-def choose(device: torch.device, name: str | None = None) -> Backend:
-    """The backend for ``device``: by name, by ``DTK_BACKEND``, else the first that can run."""
+def _has(backend: Backend, operator: str) -> bool:
+    return hasattr(backend, _OPERATORS[operator])
+
+
+def _lack(operator: str) -> str:
+    able = [name for name, backend in _BACKENDS.items() if _has(backend, operator)]
+    return f"has no {operator!r} operator yet; {' and '.join(able)} have it, on the devices that they serve"
+
+
+def choose(device: torch.device, name: str | None = None, operator: str = "edt") -> Backend:
+    """The backend for ``operator`` on ``device``: by name, by ``DTK_BACKEND``, else the first that can run."""
     origin = "backend"
     if name is None:
         name = os.environ.get("DTK_BACKEND") or None
@@ -71,6 +102,8 @@ def choose(device: torch.device, name: str | None = None) -> Backend:
         reason = backend.unavailable()
         if reason is not None:
             raise RuntimeError(f"{origin}: {name!r} cannot run here: {reason}")
+        if not _has(backend, operator):
+            raise RuntimeError(f"{origin}: {name!r} {_lack(operator)}")
         if device.type not in backend.DEVICES:
             raise ValueError(
                 f"{origin}: {name!r} runs on {' and '.join(backend.DEVICES)}, but the tensor is on {device}; "
@@ -80,12 +113,12 @@ def choose(device: torch.device, name: str | None = None) -> Backend:
     reasons = []
     for backend in _BACKENDS.values():
         if device.type in backend.DEVICES:
-            reason = backend.unavailable()
+            reason = backend.unavailable() if _has(backend, operator) else _lack(operator)
             if reason is None:
                 return backend
             reasons.append(f"{backend.NAME}: {reason}")
     raise RuntimeError(
-        f"no backend can run on {device}: " + ("; ".join(reasons) or "none serves such a device")
+        f"no backend can run {operator!r} on {device}: " + ("; ".join(reasons) or "none serves such a device")
     )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from ..problem import Problem
+from ..problem import LabelProblem, NearestProblem, Problem, Spacing
 
 _C: Any
 try:
@@ -22,21 +22,13 @@ DEVICES = ("cpu",)
 
 def unavailable() -> str | None:
     """None: the CPU kernels are part of every build."""
-    return (
-        None if _C is not None else f"the compiled module is missing ({_IMPORT_ERROR}); reinstall dtkernels"
-    )
+    return None if _C is not None else f"the compiled module is missing ({_IMPORT_ERROR}); reinstall dtkernels"
 
 
 def run(problem: Problem, source: torch.Tensor, rows: torch.Tensor | None, out: torch.Tensor) -> None:
     """Every axis of every image, in one call that releases the GIL."""
-    image, spacing = problem.image, problem.spacing
-    if spacing.values is None:
-        table, count = spacing.data, spacing.rows
-    elif spacing.values == (1.0, 1.0, 1.0):
-        table, count = 0, 1
-    else:
-        rows = torch.tensor(spacing.values, dtype=torch.float64)
-        table, count = rows.data_ptr(), 1
+    image = problem.image
+    spacing = _spacing_rows(problem.spacing, rows)
     _C.cpu_transform(
         image.data,
         image.dtype,
@@ -45,11 +37,61 @@ def run(problem: Problem, source: torch.Tensor, rows: torch.Tensor | None, out: 
         image.rule,
         image.threshold,
         problem.spatial_dims,
-        table,
-        count,
+        0 if spacing is None else spacing.data_ptr(),
+        problem.spacing.rows,
         problem.signed,
         problem.squared,
         problem.closed,
         problem.out,
         torch.get_num_threads(),
     )
+
+
+def nearest(
+    problem: NearestProblem,
+    source: torch.Tensor,
+    rows: torch.Tensor | None,
+    distance: torch.Tensor,
+    index: torch.Tensor,
+) -> None:
+    """Distances and positions of every image, in one call that releases the GIL."""
+    image = problem.image
+    spacing = _spacing_rows(problem.spacing, rows)
+    _C.cpu_nearest(
+        image.data,
+        image.dtype,
+        image.shape,
+        image.stride,
+        image.rule,
+        image.threshold,
+        problem.spatial_dims,
+        0 if spacing is None else spacing.data_ptr(),
+        problem.spacing.rows,
+        problem.distances,
+        problem.indices,
+        torch.get_num_threads(),
+    )
+
+
+def label(problem: LabelProblem, source: torch.Tensor, labels: torch.Tensor, count: torch.Tensor) -> None:
+    """Union-find over runs, every image in one call that releases the GIL."""
+    image = problem.image
+    _C.cpu_label(
+        image.data,
+        image.dtype,
+        image.shape,
+        image.stride,
+        image.rule,
+        image.threshold,
+        problem.connectivity,
+        problem.labels,
+        problem.counts,
+        torch.get_num_threads(),
+    )
+
+
+def _spacing_rows(spacing: Spacing, rows: torch.Tensor | None) -> torch.Tensor | None:
+    """The spacing as float64 rows in memory; None for unit spacing."""
+    if spacing.values is None:
+        return rows
+    return None if spacing.values == (1.0, 1.0, 1.0) else torch.tensor(spacing.values, dtype=torch.float64)

@@ -9,6 +9,7 @@ import torch
 
 from .. import plan
 from ..problem import Problem
+from . import gpu
 from .cpu import _C
 
 NAME = "cuda"
@@ -41,13 +42,11 @@ def _kernel_indices() -> dict[str, int]:
 
 
 def run(problem: Problem, source: torch.Tensor, rows: torch.Tensor | None, out: torch.Tensor) -> None:
-    """Launch the plan on torch's current stream; scratch comes from torch's allocator."""
+    """Launch the plan on torch's current stream."""
     device = source.device.index
-    the_plan = plan.plan(problem, _properties(device))
-    scratch = torch.empty(the_plan.scratch_bytes, dtype=torch.uint8, device=source.device)
-    stream = torch._C._cuda_getCurrentRawStream(device)
     indices = _kernel_indices()
-    for launch in the_plan.bind(problem.image.data, problem.spacing.data, problem.out, scratch.data_ptr()):
-        _C.cuda_launch(
-            indices[launch.kernel], launch.grid, launch.block, launch.shared, launch.params, stream, device
-        )
+
+    def launch(step: plan.Launch, stream: int) -> None:
+        _C.cuda_launch(indices[step.kernel], step.grid, step.block, step.shared, step.params, stream, device)
+
+    gpu.enqueue(problem, source.device, _properties(device), launch)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import torch
 
-from ..problem import Problem, Rule
+from ..problem import Image, LabelProblem, NearestProblem, Problem, Rule, Spacing
 
 NAME = "reference"
 DEVICES = ("cpu",)
@@ -23,21 +24,60 @@ def unavailable() -> str | None:
 
 def run(problem: Problem, source: torch.Tensor, rows: torch.Tensor | None, out: torch.Tensor) -> None:
     """One SciPy transform per image and sign."""
-    image, dims = problem.image, problem.spatial_dims
-    samples, classes = image.shape[:2]
+    result = out.reshape(problem.image.shape).numpy()
+    for at, mask in _masks(problem.image, source, problem.spatial_dims):
+        spacing = _spacing(problem.spacing, rows, at[0], problem.spatial_dims)
+        result[at] = _transform(mask, spacing, problem).reshape(result[at].shape)
+
+
+def nearest(
+    problem: NearestProblem,
+    source: torch.Tensor,
+    rows: torch.Tensor | None,
+    distance: torch.Tensor,
+    index: torch.Tensor,
+) -> None:
+    """SciPy's distance; the voxel by a search of its own, since SciPy promises no order among equals."""
+    distances = distance.reshape(problem.image.shape).numpy()
+    indices = index.reshape(problem.image.shape).numpy()
+    for at, mask in _masks(problem.image, source, problem.spatial_dims):
+        spacing = _spacing(problem.spacing, rows, at[0], problem.spatial_dims)
+        distances[at] = _to_background(mask, spacing).reshape(distances[at].shape)
+        indices[at] = _nearest_index(mask, spacing).reshape(indices[at].shape)
+
+
+def label(problem: LabelProblem, source: torch.Tensor, labels: torch.Tensor, count: torch.Tensor) -> None:
+    """SciPy's components, numbered by their first voxels."""
+    from scipy import ndimage
+
+    image = problem.image
+    result = labels.reshape(image.shape).numpy()
+    counts = count.reshape(image.shape[:2]).numpy()
+    neighbours = ndimage.generate_binary_structure(3, problem.connectivity)
+    for at, mask in _masks(image, source, 3):
+        components, counts[at] = ndimage.label(mask, neighbours)
+        values, first = np.unique(components[mask], return_index=True)
+        rank = np.zeros(counts[at] + 1, np.int32)
+        rank[values[np.argsort(first)]] = np.arange(1, counts[at] + 1)
+        result[at] = rank[components]
+
+
+def _masks(
+    image: Image, source: torch.Tensor, dims: int
+) -> Iterator[tuple[tuple[int, int], np.ndarray[Any, np.dtype[np.bool_]]]]:
+    """The foreground of every image with its place in the batch."""
     values = source.detach().as_strided(image.shape, image.stride)
-    result = out.reshape(image.shape).numpy()
-    for b in range(samples):
-        spacing = problem.spacing.values or tuple(rows[b].tolist())  # type: ignore[index]
-        for c in range(classes):
-            mask = _foreground(values[b, c], image.rule, image.threshold, c)
-            mask = mask.reshape(mask.shape[3 - dims :])
-            result[b, c] = _transform(mask, spacing[3 - dims :], problem).reshape(result[b, c].shape)
+    for b, c in np.ndindex(image.shape[:2]):
+        mask = _foreground(values[b, c], image.rule, image.threshold, c)
+        yield (b, c), mask.reshape(mask.shape[3 - dims :])
 
 
-def _foreground(
-    x: torch.Tensor, rule: Rule, threshold: float, index: int
-) -> np.ndarray[Any, np.dtype[np.bool_]]:
+def _spacing(spacing: Spacing, rows: torch.Tensor | None, sample: int, dims: int) -> tuple[float, ...]:
+    full = spacing.values or tuple(rows[sample].tolist())  # type: ignore[index]
+    return full[3 - dims :]
+
+
+def _foreground(x: torch.Tensor, rule: Rule, threshold: float, index: int) -> np.ndarray[Any, np.dtype[np.bool_]]:
     # In NumPy: torch's own threads do not survive a fork, and data loaders fork.
     if x.dtype == torch.bfloat16:  # unknown to NumPy: the upper half of a float32
         values = (x.view(torch.int16).numpy().astype(np.uint32) << 16).view(np.float32)
@@ -69,3 +109,31 @@ def _to_background(
     if mask.all():
         return np.full(mask.shape, np.inf)
     return np.asarray(ndimage.distance_transform_edt(mask, sampling=spacing))
+
+
+def _nearest_index(
+    mask: np.ndarray[Any, np.dtype[np.bool_]], spacing: tuple[float, ...]
+) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """Position of the lowest of the nearest background voxels, -1 without any: all candidates, axis by axis.
+
+    The last axis comes first, and the lowest position wins on each, so that the winner is the first in raster
+    order. Squares are integers at equal spacing, else float32 sums of the float32 terms s^2 k^2.
+    """
+    equal = len(set(spacing)) == 1
+    dtype, none = (np.int64, 1 << 40) if equal else (np.float32, np.inf)
+    square = np.where(mask, none, 0).astype(dtype)
+    place = np.arange(mask.size).reshape(mask.shape)
+    for axis in reversed(range(mask.ndim)):
+        steps = np.arange(mask.shape[axis])
+        weight = 1 if equal else np.float32(spacing[axis] ** 2)
+        along = [1] * mask.ndim
+        along[axis] = -1
+        nearest, chosen = np.full_like(square, none), np.full_like(place, -1)
+        for j in steps:
+            cost = weight * ((steps - j) ** 2).astype(dtype).reshape(along)
+            candidate = square.take([j], axis) + cost
+            closer = candidate < nearest
+            nearest = np.where(closer, candidate, nearest)
+            chosen = np.where(closer, place.take([j], axis), chosen)
+        square, place = nearest, chosen
+    return place

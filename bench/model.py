@@ -1,0 +1,128 @@
+"""What the CUDA path costs without a GPU: bytes per voxel from the launch plan, work from the emulator.
+
+``python -m bench.model [--side 64] [--solver strips] [--apart]`` prints, for every benchmark mask, the global
+memory traffic, the counted work per voxel and what both predict for 16 x 128^3 on an H200. The instructions
+that a unit of work takes are read off the disassembly for sm_90 (``INSTRUCTIONS``, signed int32); a prediction
+is no measurement. ``tests/test_kernel_budgets.py`` holds the counts to written budgets.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench import masks
+from dtkernels import plan as plans
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+
+VOXELS = 16 * 128**3
+BYTES_PER_SECOND = 4.3e12  # copy bandwidth of an H200, measured
+# 132 multiprocessors of four schedulers, one instruction for 32 lanes each per clock, and the share of slots
+# that kernels with barriers have been seen to fill.
+LANES_PER_SECOND = 132 * 4 * 32 * 1.755e9 * 0.7
+
+# Instructions of a lane (sm_90, signed int32): per voxel of an image, then per counted unit.
+INSTRUCTIONS = {
+    "scan": 22.0,
+    "load": 12.0,
+    "store": 40.0,
+    "strips": 330.0,  # eight voxels of a line with work: own values, reach, bounds, results
+    "intervals": 100.0,
+    "candidates": 9.5,  # 37 instructions for four sites of a search
+    "strip_candidates": 2.75,  # 88 for four sites and eight voxels: one min-plus, 1.3 multiply-adds
+}
+
+COUNTED = ("strips", "intervals", "candidates", "strip_candidates")
+
+_FORMAT_BYTES = {plans.RUNS_8: 1, plans.RUNS_16: 2, plans.SQUARES_16: 2, plans.SQUARES_32: 4}
+
+
+def bytes_per_voxel(plan: plans.Plan, element: int) -> float:
+    """Global bytes that the launches read and write for a voxel of an image of ``element`` bytes."""
+    total = 0
+    for step in plan.steps:
+        if "scan" in step.kernel:
+            total += element + (1 if "uint8_t" in step.kernel else 2)
+            total += 4 if "scan_long" in step.kernel else 0  # codes are read again and finished
+        elif "slices" in step.kernel:
+            source = plans._SLICES.unpack(step.constant[-plans._SLICES.size :])[6]
+            total += _FORMAT_BYTES[source] + 4
+        else:
+            fields = plans._LINES.unpack(step.constant[-plans._LINES.size :])
+            source, target = fields[13:15]
+            total += element if source == plans.FROM_IMAGE else _FORMAT_BYTES[source]
+            total += _FORMAT_BYTES[target]
+    return total
+
+
+def count(
+    library: Any, kind: str, side: int, signed: bool, fused: bool, solver: str | None = None
+) -> dict[str, float]:
+    """Counted work per voxel, barriers per block and launches for one mask of ``side``^3 on the emulator."""
+    import emulated
+
+    mask = masks.make(kind, (side, side, side))
+    library.reset_statistics()
+    options = emulated.Options(signed=signed, fused=fused, solver=solver)
+    emulated.transform(library, emulated.as_image(mask), 3, options)
+    work = dict.fromkeys(COUNTED, 0.0)
+    launches, barriers = 0, 0.0
+    for name, statistics in library.statistics().items():
+        launches += statistics["launches"]
+        for key, value in statistics.get("counters", {}).items():
+            work[key] += value / mask.size
+        if "scan" not in name:
+            barriers = max(barriers, statistics["barriers"] / statistics["blocks"])
+    return {**work, "launches": launches, "barriers": barriers}
+
+
+def microseconds(work: dict[str, float], bytes_moved: float) -> tuple[float, float]:
+    """Predicted time of 16 x 128^3 by memory and by instructions; the larger of the two is the prediction."""
+    fixed = INSTRUCTIONS["scan"] + INSTRUCTIONS["load"] + INSTRUCTIONS["store"]
+    lanes = fixed + sum(INSTRUCTIONS[k] * work[k] for k in COUNTED)
+    return VOXELS * bytes_moved / BYTES_PER_SECOND * 1e6, VOXELS * lanes / LANES_PER_SECOND * 1e6
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--side", type=int, default=64)
+    parser.add_argument("--solver", choices=plans.SOLVERS)
+    parser.add_argument("--apart", action="store_true", help="a kernel for each axis")
+    arguments = parser.parse_args()
+    import emulated
+    from emulator import build
+
+    library = emulated.Library(build.library("kernels_emulated", emulated.SOURCES, "plain").path)
+    problem = emulated.problems.Problem(
+        emulated.problems.Image(
+            0, emulated.DType.UINT8, (16, 1, 128, 128, 128), tuple(128**k for k in (3, 3, 2, 1, 0))
+        ),
+        3,
+        emulated.problems.Spacing(),
+        True,
+        False,
+        False,
+        0,
+    )
+    moved = bytes_per_voxel(plans.plan(problem, emulated.H200, None, arguments.solver, not arguments.apart), 1)
+    print(f"{moved} bytes per voxel; counts on {arguments.side}^3; us for 16 x 128^3 on an H200, not measured")
+    print(f"| mask | {' | '.join(COUNTED)} | barriers | launches | memory us | instructions us |")
+    print("| --- " * (len(COUNTED) + 5) + "|")
+    for signed in (True, False):
+        for kind in masks.KINDS:
+            work = count(library, kind, arguments.side, signed, not arguments.apart, arguments.solver)
+            memory, instructions = microseconds(work, moved)
+            counted = " | ".join(f"{work[name]:.2f}" for name in COUNTED)
+            print(
+                f"| {kind}, {'signed' if signed else 'unsigned'} | {counted} | {np.ceil(work['barriers']):.0f} | "
+                f"{work['launches']:.0f} | {memory:.0f} | {instructions:.0f} |"
+            )
+
+
+if __name__ == "__main__":
+    main()

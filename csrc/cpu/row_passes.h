@@ -1,0 +1,83 @@
+// What the operators that read a mask row by row (nearest.cpp, label.cpp; compiled for any CPU) hand to their
+// passes, compiled once per instruction set: plain structs and tables of functions.
+#pragma once
+#include "passes.h"
+
+namespace dtk::cpu {
+
+// --- nearest ---
+
+// How an axis finds its minimisers.
+struct ArgAxis {
+  AxisCost cost;
+  int bits;  // packed: the low bits of a value that hold the position; -1: positions are kept apart
+};
+
+// One image of the batch, with every decision taken.
+struct NearestTask {
+  Image image;
+  int64_t offset;  // of its first element from image.data
+  int depth, height, width;
+  bool exact;      // integer squares, else float32
+  bool streaming;  // the output is too large to stay in cache
+  float x_weight;  // of the squares along x
+  ArgAxis y, z;
+  float scale;  // of the distance
+  // Scratch between the passes over slices and the z pass. Per y and tile of 16 columns, depth rows of 16:
+  uint32_t* values;  // squared distance within the slice, ready for the z axis
+  uint32_t* places;  // position within the slice of the nearest voxel there
+  uint8_t* busy;     // one per row: 0 where all 16 are background and the row is not stored
+  float* distance;   // null: somebody else computes it
+  int64_t* index;
+};
+
+struct NearestPasses {
+  size_t (*workspace)(int depth, int height, int width);
+  // x axis: for rows [y0, y1) of slice z, the x of the nearest background voxel of the row. `near_x` has
+  // near_x_size(height, width) bytes.
+  size_t (*near_x_size)(int height, int width);
+  void (*scan_rows)(const NearestTask&, int z, int y0, int y1, char* workspace, uint16_t* near_x);
+  // y axis, for 16 columns.
+  void (*do_columns)(const NearestTask&, int z, int tile, char* workspace, const uint16_t* near_x);
+  // z axis, for 16 columns of the volume.
+  void (*do_depth)(const NearestTask&, int y, int tile, char* workspace);
+  // Makes streaming stores visible to other threads.
+  void (*finish)();
+};
+
+// --- label ---
+
+// One image of the batch and its scratch.
+struct LabelTask {
+  Image image;
+  int64_t offset;  // of its first element from image.data
+  int64_t depth, height, width;
+  int connectivity;
+  uint64_t* words;   // the mask, words_per_row for each row
+  int64_t* first;    // per row the number of its first run, and the number of all runs at the end
+  uint32_t* parent;  // per run: a run of its component that is not above it; in the end, its label
+  int32_t* labels;
+};
+
+struct LabelPasses {
+  // Packs rows [begin, end), and writes the number of runs of each to first[row + 1]. `buffer` holds a row.
+  void (*read_rows)(const LabelTask&, int64_t begin, int64_t end, uint8_t* buffer);
+  // Unites the runs of rows [begin, end) with those of earlier rows that lie in [low, high).
+  void (*unite_rows)(const LabelTask&, int64_t begin, int64_t end, int64_t low, int64_t high);
+  void (*write_rows)(const LabelTask&, int64_t begin, int64_t end);
+};
+
+struct RowPasses {
+  NearestPasses nearest;
+  LabelPasses label;
+};
+
+#if defined(__x86_64__)
+extern const RowPasses kAvx512RowPasses, kAvx2RowPasses;
+#endif
+extern const RowPasses kBaselineRowPasses;
+
+// For the instruction set that the distance transform has chosen.
+const RowPasses& row_passes();
+
+}  // namespace dtk::cpu

@@ -1,0 +1,51 @@
+"""The Numba backend: kernels compiled at the first call, for machines where dtkernels has no compiled module.
+
+No module here may be called ``cuda``: the import hook of the package numba-cuda takes every name that contains
+"numba.cuda" for its own, and "dtkernels.backends.numba.cuda" sends it into an endless recursion.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.util
+from typing import Any
+
+import torch
+
+from ...problem import Problem
+
+NAME = "numba"
+
+
+def __getattr__(name: str) -> Any:
+    if name == "DEVICES":  # not before it is asked for, since only Numba knows
+        return _devices()
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+@functools.cache
+def _devices() -> tuple[str, ...]:
+    """A GPU counts if torch and Numba both can use it; Numba needs NVVM, too, which compiles for it."""
+    if unavailable() is not None or not torch.cuda.is_available():
+        return ("cpu",)
+    return ("cpu", "cuda") if importlib.import_module("numba.cuda").is_available() else ("cpu",)
+
+
+def unavailable() -> str | None:
+    """A reason where Numba is not installed."""
+    if importlib.util.find_spec("numba") is None:
+        return "Numba is not installed; pip install 'dtkernels[numba]'"
+    return None
+
+
+def run(problem: Problem, source: torch.Tensor, rows: torch.Tensor | None, out: torch.Tensor) -> None:
+    """On the device where the tensor is; Numba is imported here, by the first call."""
+    if source.device.type == "cuda":
+        from . import gpu
+
+        gpu.run(problem, source, rows, out)
+    else:
+        from . import cpu
+
+        cpu.run(problem, source, rows, out)

@@ -1,0 +1,224 @@
+"""The command line: ``dtk info`` and ``dtk data``.
+
+typer and rich come with ``pip install 'dtkernels[cli]'``; without them the command says so and exits with 2.
+"""
+
+import importlib.util
+import json
+import platform
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+if TYPE_CHECKING:
+    import typer
+
+# No "from __future__ import annotations" here: typer reads the annotations of functions that are defined
+# where typer has just been imported.
+
+_OPTIONAL = ("scipy", "monai", "nibabel", "nilearn", "matplotlib", "cupy")
+
+
+def main() -> None:
+    """Entry point of ``dtk``."""
+    missing = [name for name in ("typer", "rich") if importlib.util.find_spec(name) is None]
+    if missing:
+        print(
+            f"dtk: the command line needs {' and '.join(missing)}: pip install 'dtkernels[cli]'", file=sys.stderr
+        )
+        raise SystemExit(2)
+    application()(prog_name="dtk")
+
+
+def application() -> "typer.Typer":
+    """The command line as a typer application."""
+    import typer
+
+    app = typer.Typer(
+        name="dtk",
+        help="Exact Euclidean distance transforms where the tensor already is.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_show_locals=False,
+    )
+    data = typer.Typer(help="Fetch public data sets.", no_args_is_help=True)
+    app.add_typer(data, name="data")
+
+    @app.command()
+    def info(
+        as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+    ) -> None:
+        """Show versions, backends with the reason where one cannot run, the processor and the GPUs."""
+        facts = gather()
+        if as_json:
+            typer.echo(json.dumps(facts, indent=2))
+        else:
+            _show(facts)
+
+    @data.command()
+    def hippocampus(
+        destination: Annotated[
+            Path | None,
+            typer.Argument(
+                metavar="[DEST]", help="Folder to put it into; default: $DTK_DATA, else the user's cache."
+            ),
+        ] = None,
+    ) -> None:
+        """Fetch Task04_Hippocampus of the Medical Segmentation Decathlon (about 27 MB, CC BY-SA 4.0)."""
+        _download(destination)
+
+    return app
+
+
+def gather() -> dict[str, Any]:
+    """What ``dtk info`` shows, as plain data."""
+    import torch
+
+    from . import __version__, backends, data
+
+    statuses = backends.available()
+    hippocampus = data.find_hippocampus()
+    return {
+        "dtkernels": __version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "optional": {name: _version(name) for name in _OPTIONAL},
+        "cpu": {
+            "processor": _processor(),
+            "threads": torch.get_num_threads(),
+            "instruction_set": _instruction_set(),
+        },
+        "gpus": [_gpu(index) for index in range(torch.cuda.device_count())],
+        "backends": {
+            name: {"available": s.available, "devices": list(s.devices), "reason": s.reason}
+            for name, s in statuses.items()
+        },
+        "default_backend": {device: _chosen(device) for device in ("cpu", "cuda")},
+        "data": {"home": str(data.data_home()), "hippocampus": str(hippocampus) if hippocampus else None},
+    }
+
+
+def _version(package: str) -> str | None:
+    if importlib.util.find_spec(package) is None:
+        return None
+    # A package's module and its distribution may differ in name: CuPy has one distribution per CUDA version.
+    names = metadata.packages_distributions().get(package, [package])
+    return metadata.version(names[0])
+
+
+def _processor() -> str:
+    table = Path("/proc/cpuinfo")
+    for line in table.read_text().splitlines() if table.exists() else []:
+        if line.startswith("model name"):
+            return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def _instruction_set() -> str | None:
+    try:
+        compiled: Any = importlib.import_module("dtkernels._C")
+    except ImportError:
+        return None
+    return str(compiled.cpu_instruction_set())
+
+
+def _gpu(index: int) -> dict[str, Any]:
+    import torch
+
+    properties = torch.cuda.get_device_properties(index)
+    return {
+        "name": properties.name,
+        "memory_gib": round(properties.total_memory / 2**30, 1),
+        "compute_capability": f"{properties.major}.{properties.minor}",
+    }
+
+
+def _chosen(device: str) -> str | None:
+    """The backend that a call without ``backend=`` takes, or None where none can run."""
+    import torch
+
+    from . import backends
+
+    try:
+        return backends.choose(torch.device(device)).NAME
+    except (RuntimeError, ValueError):
+        return None
+
+
+def _show(facts: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    console = Console()
+    versions = Table("package", "version", title="Versions", title_justify="left")
+    for name in ("dtkernels", "torch", "python"):
+        versions.add_row(name, facts[name])
+    for name, version in facts["optional"].items():
+        versions.add_row(name, version or "[dim]not installed[/]")
+
+    taken: dict[str, list[str]] = {}
+    for device, name in facts["default_backend"].items():
+        taken.setdefault(name, []).append(device)
+    table = Table("backend", "devices", "state", title="Backends", title_justify="left")
+    for name, status in facts["backends"].items():
+        if not status["available"]:
+            state = f"[red]unavailable[/]: {escape(status['reason'])}"
+        elif name in taken:
+            state = f"[green]available[/], taken for {' and '.join(taken[name])} tensors"
+        else:
+            state = "[green]available[/] by name"
+        table.add_row(name, ", ".join(status["devices"]), state)
+
+    console.print(versions, table, sep="\n")
+    cpu = facts["cpu"]
+    kernels = cpu["instruction_set"] or "no compiled module"
+    console.print(f"CPU   {escape(cpu['processor'])}, {cpu['threads']} threads, kernels: {kernels}")
+    for gpu in facts["gpus"]:
+        console.print(
+            f"GPU   {escape(gpu['name'])}, {gpu['memory_gib']} GiB, compute capability {gpu['compute_capability']}"
+        )
+    if not facts["gpus"]:
+        console.print("GPU   none that torch can see")
+    where = facts["data"]["hippocampus"]
+    home = facts["data"]["home"]
+    absent = f"no hippocampus volumes under {home}; dtk data hippocampus fetches them"
+    console.print(f"Data  {escape(where or absent)}", soft_wrap=True)
+
+
+def _download(destination: Path | None) -> None:
+    import typer
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+    from . import data
+
+    console = Console(stderr=True)
+    columns = (TextColumn(data.TASK), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    try:
+        present = data.find_hippocampus(destination)
+        if present is not None:
+            console.print(f"already there: {present}", soft_wrap=True)
+            return
+        with Progress(*columns, console=console, transient=True) as bar:
+            task = bar.add_task("download", total=None)
+            folder = data.download_hippocampus(
+                destination,
+                progress=lambda done, total: bar.update(task, completed=done, total=total or None),
+            )
+    except (data.DownloadError, data.MissingDependencyError) as error:
+        console.print(f"[red]error:[/] {error}", soft_wrap=True, highlight=False)
+        raise typer.Exit(1) from None
+    console.print(
+        f"{len(data.decathlon_pairs(folder))} labelled volumes in {folder}\n"
+        "Medical Segmentation Decathlon (Simpson et al. 2019, arXiv:1902.09063), CC BY-SA 4.0",
+        soft_wrap=True,
+    )
+    if destination is not None:
+        console.print(f"export DTK_DATA={folder.parent.resolve()}", soft_wrap=True)
+
+
+if __name__ == "__main__":
+    main()
