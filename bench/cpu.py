@@ -46,6 +46,8 @@ class Case(NamedTuple):
 
 # The faster of edt's forms: unsigned on bool or uint8; signed by sdf or by the multi-label transform of m + 1.
 BEST = "best edt"
+# The masks that the requirement on every mask names; the others are reported, however they turn out.
+HELD = ("organ", "ellipsoids", "noise", "one_foreground", "one_hole", "spheres")
 
 
 def cases(quick: bool) -> Iterator[Case]:
@@ -64,7 +66,7 @@ def cases(quick: bool) -> Iterator[Case]:
         for kind in masks.KINDS:
             for spacing in (None, ANISOTROPIC[-len(shape) :]):
                 for signed in (False, True):
-                    yield Case(kind, shape, signed, spacing, required={BEST: 8})
+                    yield Case(kind, shape, signed, spacing, required={BEST: 8} if kind in HELD else {})
 
 
 def batch_of(case: Case) -> np.ndarray[Any, np.dtype[np.uint8]]:
