@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import doctest
 import importlib
-import pkgutil
 import re
 from pathlib import Path
 
@@ -13,9 +12,11 @@ import pytest
 import dtkernels
 
 ROOT = Path(__file__).resolve().parent.parent
-MODULES = ["dtkernels"] + [
-    m.name for m in pkgutil.walk_packages(dtkernels.__path__, "dtkernels.") if not m.name.endswith("._C")
-]
+PACKAGE = Path(dtkernels.__file__).parent
+MODULES = sorted(
+    ".".join(("dtkernels", *file.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__")
+    for file in PACKAGE.rglob("*.py")
+)
 FLAGS = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
 
 
