@@ -23,7 +23,7 @@ $(BIN)/python:
 
 # The package, editable: Python changes are live, compiled ones after the next `make env`.
 env: $(BIN)/python
-	$(BIN)/python -m pip install --quiet "scikit-build-core>=0.10" "pybind11>=2.13" ninja "cmake>=3.24"
+	$(BIN)/python -m pip install --quiet "scikit-build-core>=0.11" "pybind11>=2.13" ninja "cmake>=3.24"
 	$(BIN)/python -m pip install --quiet --no-build-isolation --editable ".[dev]"
 
 test: env
@@ -44,7 +44,7 @@ demo: env
 	$(BIN)/python -m bench.demo
 
 bench: env
-	$(BIN)/python -m bench.cpu
+	$(BIN)/python -m bench.cpu --quick
 
 # Uses the Python it is given and nothing from a network: torch, pytest and the build tools must be there.
 gpu-check:

@@ -15,6 +15,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -90,6 +91,7 @@ def steps(python: str, backends: list[str], benchmark: Path) -> list[Step]:
     suite = [python, "-m", "pytest", "-q", "--maxfail=25", "-p", "no:cacheprovider", *parallel, "--dtk-backend"]
     files = [f"tests/test_{name}.py" for name in SUITES]
     result = [Step("tests on cuda", [*suite, "cuda", *files], 180)]
+    result.append(Step("benchmark", [python, "-m", "bench.cuda", "--quick", "--save", str(benchmark)], 150))
     for name in backends:
         if name != "cuda":
             result.append(Step(f"tests on {name}", [*suite, name, "tests/test_transform.py"], 90))
@@ -97,7 +99,6 @@ def steps(python: str, backends: list[str], benchmark: Path) -> list[Step]:
     for tool in ("memcheck", "racecheck", "initcheck", "synccheck"):
         command = [sanitizer, "--tool", tool, "--error-exitcode", "9"]
         result.append(Step(tool, [*command, python, "-m", "bench.gpu_sanitize"], 60))
-    result.append(Step("benchmark", [python, "-m", "bench.cuda", "--quick", "--save", str(benchmark)], 150))
     return result
 
 
@@ -109,24 +110,24 @@ def run(step: Step, environment: dict[str, str], remaining: float) -> Outcome:
         return Outcome(step.name, "skipped", 0.0, "no time left")
     print(f"== {step.name}: {' '.join(step.command)}", flush=True)
     start = time.monotonic()
+    process = subprocess.Popen(
+        step.command,
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
     try:
-        done = subprocess.run(
-            step.command,
-            cwd=ROOT,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=limit,
-            check=False,
-        )
-    except subprocess.TimeoutExpired as expired:
-        text = expired.stdout or b""
-        tail = text.decode(errors="replace") if isinstance(text, bytes) else text
-        return Outcome(step.name, "timed out", limit, tail[-2000:])
+        output, _ = process.communicate(timeout=limit)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)  # its children, too: they must not stay on the GPU
+        output, _ = process.communicate()
+        return Outcome(step.name, "timed out", limit, output[-2000:])
     seconds = time.monotonic() - start
-    output = done.stdout + done.stderr
     print(output[-6000:], flush=True)
-    return Outcome(step.name, "passed" if done.returncode == 0 else "failed", seconds, summary(output))
+    return Outcome(step.name, "passed" if process.returncode == 0 else "failed", seconds, summary(output))
 
 
 def summary(output: str) -> str:

@@ -1,4 +1,4 @@
-"""Small transforms on the GPU, for compute-sanitizer to watch: every kernel, odd sizes, few blocks."""
+"""Small transforms on the GPU, for compute-sanitizer to watch: odd sizes, short, many and very long lines."""
 
 from __future__ import annotations
 
@@ -12,7 +12,17 @@ import torch
 
 import dtkernels as dtk
 
-SHAPES = ((1, 1, 33), (2, 1, 70), (1, 2, 17, 65), (1, 1, 300, 40), (2, 1, 9, 17, 33), (1, 1, 33, 8, 70))
+SHAPES = (
+    (1, 1, 33),
+    (1, 2, 32768),  # too long for shared memory together with its sites
+    (1, 2, 17, 65),
+    (1, 1, 300, 40),
+    (1, 1, 2100, 3),  # longer than the scan keeps in shared memory
+    (1, 1, 3, 9000),
+    (2, 1, 9, 17, 33),
+    (4, 2, 17, 19, 33),  # enough slices for the fused kernel, with one byte per code ...
+    (1, 1, 300, 9, 13),  # ... and with two
+)
 
 
 def main() -> int:
@@ -34,7 +44,12 @@ def main() -> int:
                 expected = function(mask, spatial_dims=dims, **options)
                 got = function(mask.cuda(), spatial_dims=dims, **options).cpu()
                 wrong += not torch.allclose(got, expected, rtol=1e-6, atol=0)
-    print(f"{len(SHAPES) * 6} transforms, {wrong} wrong")
+        rows = torch.rand(shape[0], dims, generator=generator) + 0.5
+        labels = (3 * probabilities[:, :1]).to(torch.uint8)
+        got = dtk.labels_sdf(labels.cuda(), 3, rows.cuda(), spatial_dims=dims).cpu()
+        expected = dtk.labels_sdf(labels, 3, rows, spatial_dims=dims)
+        wrong += not torch.allclose(got, expected, rtol=1e-6, atol=0)
+    print(f"{len(SHAPES) * 7} transforms, {wrong} wrong")
     return 1 if wrong else 0
 
 

@@ -151,7 +151,9 @@ def check_device(name: str, value: torch.Tensor, mask: torch.Tensor) -> None:
         raise ValueError(f"{name}: expected a tensor on device {mask.device} like the mask, got {value.device}")
 
 
-def check_options(*, squared: Any, border: Any, backend: Any, threshold: Any = None, num_classes: Any = 1) -> None:
+def check_options(
+    *, squared: Any = False, border: Any = "open", backend: Any, threshold: Any = None, num_classes: Any = 1
+) -> None:
     """Types of the options: torch's own answer to a wrong one is a dump of the operator's schema."""
     if not isinstance(squared, bool):
         raise TypeError(f"squared: expected a bool, got {squared!r}")
@@ -265,9 +267,9 @@ def check_sides(shape: Sequence[int], spatial_dims: int) -> None:
     """Squared voxel counts must fit the kernels' 32-bit integers."""
     sides = tuple(shape[len(shape) - spatial_dims :])
     if max(sides) > MAX_SIDE:
-        raise ValueError(f"mask: expected spatial sides up to {MAX_SIDE}, got {sides}")
+        raise ValueError(f"expected spatial sides up to {MAX_SIDE}, got {sides}")
     if sum((n - 1) ** 2 for n in sides if n) >= 2**31 - 1:
-        raise ValueError(f"mask: expected a squared image diagonal below 2^31 voxels, got sides {sides}")
+        raise ValueError(f"expected a squared image diagonal below 2^31 voxels, got sides {sides}")
 
 
 def check_out_type(out: Any) -> None:

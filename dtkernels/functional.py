@@ -37,8 +37,9 @@ def edt(
             float16, bfloat16, float32 or float64. Foreground is non-zero (NaN is background). It may not
             require a gradient.
         spacing: voxel spacing: None (1), a number, one number per spatial dimension in array order, or a
-            ``(B, spatial_dims)`` tensor on the mask's device with one row per sample (its values are checked
-            only where that needs no device synchronisation, on CPUs).
+            ``(B, spatial_dims)`` tensor on the mask's device with one row per sample (its values are read
+            only where that needs no device synchronisation, on CPUs: a GPU does not check them, and computes in
+            float32 even where they are equal).
         spatial_dims: how many trailing dimensions are spatial (1, 2 or 3). Default: 5-D is (B, C, D, H, W),
             4-D is (B, C, H, W), up to 3-D is all spatial.
         squared: return the squared distance.
@@ -210,6 +211,7 @@ def nearest(
     tensor([0, 0, 0, 4, 4])
     """
     arguments.check_tensor("mask", mask)
+    arguments.check_options(threshold=threshold, backend=backend)
     arguments.check_no_gradient("mask", mask)
     dims = arguments.resolve_spatial_dims(mask.ndim, spatial_dims)
     given = arguments.operator_spacing(spacing, dims)
@@ -229,9 +231,9 @@ def label(
 ) -> tuple[Tensor, Tensor]:
     """Connected components of the foreground, numbered per image.
 
-    Two foreground voxels are neighbours if they differ by at most 1 in each coordinate, and in at most
-    ``connectivity`` coordinates: 1 is 4 neighbours in 2-D and 6 in 3-D, 2 is 8 and 18, 3 is 26
-    (``scipy.ndimage.generate_binary_structure``).
+    On CPU tensors only, so far. Two foreground voxels are neighbours if they differ by at most 1 in each
+    coordinate, and in at most ``connectivity`` coordinates: 1 is 4 neighbours in 2-D and 6 in 3-D, 2 is 8 and
+    18, 3 is 26 (``scipy.ndimage.generate_binary_structure``).
 
     Args:
         mask: as in :func:`edt`.
@@ -264,6 +266,9 @@ def label(
     1
     """
     arguments.check_tensor("mask", mask)
+    arguments.check_options(threshold=threshold, backend=backend)
+    if connectivity is not None and (isinstance(connectivity, bool) or not isinstance(connectivity, int)):
+        raise TypeError(f"connectivity: expected None or an int, got {connectivity!r}")
     arguments.check_no_gradient("mask", mask)
     dims = arguments.resolve_spatial_dims(mask.ndim, spatial_dims)
     result: tuple[Tensor, Tensor] = torch.ops.dtk.label.default(

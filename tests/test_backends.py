@@ -208,7 +208,7 @@ except RuntimeError as error:
 def test_without_the_compiled_module() -> None:
     """The reference takes over on CPU tensors; naming the missing backends tells what to do."""
     code = (
-        PRELUDE.format(blocked=["dtkernels._C", "numba"])
+        PRELUDE.format(blocked=["dtkernels._C", "cupy", "numba"])
         + """
 assert [n for n in states if states[n].available] == ["reference"]
 assert "dtkernels._C" in states["cpu"].reason and "reinstall" in states["cpu"].reason
@@ -226,7 +226,7 @@ for name in ("cpu", "cuda"):
 def test_without_anything() -> None:
     """The error lists every backend for the device with its reason."""
     code = (
-        PRELUDE.format(blocked=["dtkernels._C", "numba", "scipy"])
+        PRELUDE.format(blocked=["dtkernels._C", "cupy", "numba", "scipy"])
         + """
 assert not any(s.available for s in states.values())
 try:

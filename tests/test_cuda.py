@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import gc
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
 
@@ -15,6 +19,23 @@ pytestmark = pytest.mark.skipif(not STATUS.available, reason=f"cuda backend: {ST
 def mask() -> torch.Tensor:
     generator = torch.Generator().manual_seed(0)
     return (torch.rand(2, 2, 40, 50, 60, generator=generator) > 0.9).cuda()
+
+
+@pytest.mark.parametrize("shape", [(4, 2, 17, 19, 33), (1, 1, 300, 9, 13), (2, 1, 128, 128, 128)])
+@pytest.mark.parametrize("spacing", [None, (3.0, 0.8, 0.7)])
+@pytest.mark.parametrize("border", ["open", "closed"])
+@pytest.mark.parametrize("function", [dtk.edt, dtk.sdf])
+def test_many_slices(
+    function: Callable[..., torch.Tensor], shape: tuple[int, ...], spacing: Any, border: str
+) -> None:
+    """Enough slices for the fused kernel: the same numbers as on the CPU."""
+    mask = torch.rand(shape, generator=torch.Generator().manual_seed(1)) > 0.1
+    got = function(mask.cuda(), spacing, border=border).cpu()
+    expected = function(mask, spacing, border=border)
+    if spacing is None:
+        assert torch.equal(got, expected)
+    else:
+        torch.testing.assert_close(got, expected, rtol=1e-6, atol=0)
 
 
 def test_no_host_synchronisation(mask: torch.Tensor) -> None:
@@ -74,6 +95,7 @@ def test_device_of_the_tensor_not_the_current_one(mask: torch.Tensor) -> None:
 
 def test_memory_is_returned(mask: torch.Tensor) -> None:
     dtk.sdf(mask)
+    gc.collect()  # what earlier tests left must not go in between
     torch.cuda.synchronize()
     before = torch.cuda.memory_allocated()
     for _ in range(100):

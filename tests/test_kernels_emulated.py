@@ -86,7 +86,8 @@ def test_three_axes(library: Library, n: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "shape", [(1030,), (1000, 3), (2048, 2), (3, 1000), (2049, 2, 2), (700, 3, 5), (2, 1001, 3), (2, 3, 999)]
+    "shape",
+    [(1030,), (1000, 3), (2048, 2), (3, 1000), (2049, 2, 2), (4, 2045), (700, 3, 5), (2, 1001, 3), (2, 3, 999)],
 )
 def test_long_lines(library: Library, shape: tuple[int, ...]) -> None:
     check_all(library, shape, *BOTH, only="half sparse single hole")

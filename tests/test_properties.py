@@ -256,7 +256,11 @@ def test_spacing_per_sample_equals_a_loop(
     x = backend.put(batch)
     result = backend.op(op)(x, backend.put(rows), spatial_dims=dims)
     for image, row, expected in zip(x, rows.tolist(), result, strict=True):
-        assert torch.equal(backend.op(op)(image, row, spatial_dims=dims), expected)
+        alone = backend.op(op)(image, row, spatial_dims=dims)
+        if backend.device == "cpu":
+            assert torch.equal(alone, expected)
+        else:  # a GPU's rows are not read back: equal numbers are not seen to be equal, and count in float32
+            torch.testing.assert_close(alone, expected, rtol=2e-6, atol=0)
 
 
 @borders

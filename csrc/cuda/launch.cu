@@ -176,7 +176,9 @@ void launch(int kernel, const unsigned grid[3], unsigned block, size_t shared, c
   config.blockDim = dim3(block);
   config.dynamicSmemBytes = shared;
   config.stream = reinterpret_cast<cudaStream_t>(stream);
-  cudaError_t error = shared > 48 * 1024 ? allow_shared_once(kernel, device) : cudaSuccess;
+  // Without asking, what a kernel declares and what it is given must fit 48 KB together.
+  const bool more = shared + kStaticShared > 48 * 1024;
+  cudaError_t error = more ? allow_shared_once(kernel, device) : cudaSuccess;
   if (error == cudaSuccess) error = k.launch(config, params);
   if (error != cudaSuccess) {
     throw std::runtime_error(std::string(k.name) + ", grid (" + std::to_string(grid[0]) + ", " +

@@ -6,7 +6,7 @@
 
 namespace dtk {
 
-// The order is that of dtkernels/_image.py.
+// The order is that of dtkernels/problem.py.
 enum DType : int32_t { kUInt8, kInt8, kInt16, kInt32, kInt64, kFloat16, kBFloat16, kFloat32, kFloat64 };
 
 enum Rule : int32_t {

@@ -38,7 +38,8 @@ NAME = "cupy"
 DEVICES = ("cuda",)
 
 OPTIONS = ("--std=c++17", "--fmad=false", "-lineinfo")  # as in CMakeLists.txt; no -ftz, whose default is false
-DEFAULT_SHARED = 48 * 1024  # bytes of dynamic shared memory that a block gets without asking
+# Bytes of dynamic shared memory that a block gets without asking, beside what its kernel declares.
+DEFAULT_SHARED = 48 * 1024 - plan.STATIC_SHARED
 
 # enum cudaDeviceAttr, by field of plan.DeviceProperties.
 _ATTRIBUTES = {"multiprocessors": 16, "shared_per_block_optin": 97, "major": 75, "minor": 76}

@@ -29,7 +29,11 @@ def _devices() -> tuple[str, ...]:
     """A GPU counts if torch and Numba both can use it; Numba needs NVVM, too, which compiles for it."""
     if unavailable() is not None or not torch.cuda.is_available():
         return ("cpu",)
-    return ("cpu", "cuda") if importlib.import_module("numba.cuda").is_available() else ("cpu",)
+    try:
+        usable = bool(importlib.import_module("numba.cuda").is_available())
+    except Exception:  # a broken Numba must not take the other backends down
+        usable = False
+    return ("cpu", "cuda") if usable else ("cpu",)
 
 
 def unavailable() -> str | None:
