@@ -226,7 +226,7 @@ def mask_layout(mask: torch.Tensor, spatial_dims: int, threshold: float | None) 
         rule=Rule.NONZERO if threshold is None else Rule.ABOVE,
         threshold=0.0 if threshold is None else round_threshold(threshold, mask.dtype),
     )
-    check_sides(image.shape, spatial_dims)
+    check_sides("mask", image.shape, spatial_dims)
     return Layout(image, mask)
 
 
@@ -259,17 +259,17 @@ def labels_layout(labels: torch.Tensor, num_classes: int, spatial_dims: int) -> 
         stride=(labels.stride(0) if lead else 0, 0, *gap, *labels.stride()[lead:]),  # type: ignore[arg-type]
         rule=Rule.EQUALS_CLASS,
     )
-    check_sides(image.shape, spatial_dims)
+    check_sides("labels", image.shape, spatial_dims)
     return Layout(image, labels)
 
 
-def check_sides(shape: Sequence[int], spatial_dims: int) -> None:
+def check_sides(name: str, shape: Sequence[int], spatial_dims: int) -> None:
     """Squared voxel counts must fit the kernels' 32-bit integers."""
     sides = tuple(shape[len(shape) - spatial_dims :])
     if max(sides) > MAX_SIDE:
-        raise ValueError(f"expected spatial sides up to {MAX_SIDE}, got {sides}")
+        raise ValueError(f"{name}: expected spatial sides up to {MAX_SIDE}, got {sides}")
     if sum((n - 1) ** 2 for n in sides if n) >= 2**31 - 1:
-        raise ValueError(f"expected a squared image diagonal below 2^31 voxels, got sides {sides}")
+        raise ValueError(f"{name}: expected a squared image diagonal below 2^31 voxels, got sides {sides}")
 
 
 def check_out_type(out: Any) -> None:
