@@ -38,7 +38,7 @@ dtk::Image make_image(uintptr_t data, int dtype, const Axes& shape, const Axes& 
 
 void cpu_transform(uintptr_t data, int dtype, const Axes& shape, const Axes& stride, int rule,
                    double threshold, int spatial_dims, uintptr_t spacing, int64_t spacing_rows,
-                   bool is_signed, bool squared, bool closed, uintptr_t out, int threads) {
+                   bool is_signed, bool squared, bool closed, uintptr_t out, uintptr_t extrema, int threads) {
   dtk::cpu::Transform t{};
   t.image = make_image(data, dtype, shape, stride, rule, threshold);
   t.spatial_dims = spatial_dims;
@@ -48,6 +48,7 @@ void cpu_transform(uintptr_t data, int dtype, const Axes& shape, const Axes& str
   t.squared = squared;
   t.closed = closed;
   t.out = reinterpret_cast<float*>(out);
+  t.extrema = reinterpret_cast<float*>(extrema);
   t.threads = threads;
   py::gil_scoped_release release;
   dtk::cpu::transform(t);

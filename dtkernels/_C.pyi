@@ -17,6 +17,7 @@ def cpu_transform(
     squared: bool,
     closed: bool,
     out: int,
+    extrema: int,
     threads: int,
 ) -> None: ...
 def cpu_nearest(

@@ -8,6 +8,7 @@
 ``labels_sdf``             signed distance of every class of a label map
 ``edt_out``, ``sdf_out``,  the same into a preallocated tensor
 ``labels_sdf_out``
+``sdf_extrema``            one of these maps, and the largest squared distances inside and outside
 ``nearest``                that distance, and the position of that background voxel
 ``label``                  connected components of the foreground, and their number per image
 =========================  =========================================================================
@@ -99,6 +100,21 @@ def _labels_fake(
     return labels.new_empty(arguments.labels_shape(labels, num_classes, dims), dtype=torch.float32)
 
 
+def _extrema_fake(
+    mask: Tensor,
+    spacing: Any = None,
+    *,
+    num_classes: int | None = None,
+    spatial_dims: int | None = None,
+    border: str = "open",
+    **options: Any,
+) -> tuple[Tensor, Tensor]:
+    dims = _check("mask", mask, spacing, spatial_dims, border)
+    shape = mask.shape if num_classes is None else arguments.labels_shape(mask, num_classes, dims)
+    batch = shape[: len(shape) - dims]
+    return mask.new_empty(shape, dtype=torch.float32), mask.new_empty((*batch, 2), dtype=torch.float32)
+
+
 def _nearest_fake(
     mask: Tensor, spacing: Any = None, *, spatial_dims: int | None = None, **options: Any
 ) -> tuple[Tensor, Tensor]:
@@ -152,6 +168,15 @@ _define(
     _labels_fake,
     _vmap("labels_sdf", 2),
 )
+for _form, _spacing in (("", "float[1]? spacing=None"), (".per_sample", "Tensor spacing")):
+    _define_one(
+        "sdf_extrema" + _form,
+        f"(Tensor mask, {_spacing}, *, int? num_classes=None, bool signed=True, {_OPTIONS}, float? threshold=None)"
+        " -> (Tensor map, Tensor extrema)",
+        transform.sdf_extrema,
+        _extrema_fake,
+        _vmap("sdf_extrema", 1),
+    )
 _NEAREST = "int? spatial_dims=None, float? threshold=None, str? backend=None) -> (Tensor distance, Tensor index)"
 _define_one(
     "nearest",

@@ -60,6 +60,9 @@ class Problem(NamedTuple):
     squared: bool
     closed: bool
     out: int
+    # float32 (images, 2), zeroed, or 0: the last pass takes into it, by maximum, the largest finite squared
+    # distances of each image, after spacing: [of foreground voxels, of background voxels (if signed)].
+    extrema: int = 0
 
 
 class NearestProblem(NamedTuple):

@@ -61,6 +61,37 @@ def labels_sdf(
     return _run(layout, shape, dims, spacing, True, squared, border, backend, out)
 
 
+def sdf_extrema(
+    mask: torch.Tensor,
+    spacing: OpSpacing = None,
+    *,
+    num_classes: int | None = None,
+    signed: bool = True,
+    spatial_dims: int | None = None,
+    squared: bool = False,
+    border: str = "open",
+    backend: str | None = None,
+    threshold: float | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Signed (or unsigned) distance of a mask or of every class of a label map, and its extrema.
+
+    The second result is ``(*batch, 2)``: the largest finite squared distance of the foreground voxels of each
+    image, and of its background voxels (0 if unsigned), after spacing; 0 where there is none.
+    """
+    arguments.check_tensor("mask", mask)
+    arguments.check_no_gradient("mask", mask)
+    dims = arguments.resolve_spatial_dims(mask.ndim, spatial_dims)
+    shape: Sequence[int] = mask.shape
+    if num_classes is None:
+        layout = arguments.mask_layout(mask, dims, threshold)
+    else:
+        shape = arguments.labels_shape(mask, num_classes, dims)
+        layout = arguments.labels_layout(mask, num_classes, dims)
+    extrema = torch.zeros((*shape[: len(shape) - dims], 2), dtype=torch.float32, device=mask.device)
+    out = _run(layout, shape, dims, spacing, signed, squared, border, backend, None, extrema)
+    return out, extrema
+
+
 def nearest(
     mask: torch.Tensor,
     spacing: OpSpacing = None,
@@ -137,6 +168,7 @@ def _run(
     border: str,
     backend: str | None,
     out: torch.Tensor | None,
+    extrema: torch.Tensor | None = None,
 ) -> torch.Tensor:
     source = layout.source
     closed = arguments.check_border(border)
@@ -147,9 +179,21 @@ def _run(
     else:
         arguments.check_out(out, shape, source, spacing if isinstance(spacing, torch.Tensor) else None)
     if out.numel():
-        problem = Problem(layout.image, dims, values, signed, squared, closed, out.data_ptr())
+        fused = extrema is not None and getattr(chosen, "EXTREMA", False)
+        pointer = extrema.data_ptr() if extrema is not None and fused else 0
+        problem = Problem(layout.image, dims, values, signed, squared, closed, out.data_ptr(), pointer)
         chosen.run(problem, source, rows, out)
+        if extrema is not None and not fused:
+            _read_extrema(out, extrema, signed, squared)
     return out
+
+
+def _read_extrema(out: torch.Tensor, extrema: torch.Tensor, signed: bool, squared: bool) -> None:
+    """What a backend without ``EXTREMA`` leaves to do: one more pass over the map."""
+    images = out.view(extrema.numel() // 2, -1)
+    low, high = torch.where(images.isinf(), 0.0, images).aminmax(dim=1)
+    pair = torch.stack((-low, high) if signed else (high, torch.zeros_like(high)), dim=1).clamp_(min=0.0)
+    extrema.copy_((pair if squared else pair.square_()).view(extrema.shape))
 
 
 def _spacing(

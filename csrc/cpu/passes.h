@@ -31,6 +31,8 @@ struct ImageTask {
   float scale;  // of the final distance, or squared distance
   void* codes;  // scratch: one code per voxel and kCodePadding bytes
   float* out;
+  float* extrema;       // null, or the two of this image
+  float extrema_scale;  // of the squared distance
 };
 constexpr size_t kCodePadding = 64;
 

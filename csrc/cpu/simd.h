@@ -138,6 +138,26 @@ inline Vec min_signed(const Vec& a, const Vec& b) {
 #endif
 }
 
+inline Vec max_signed(const Vec& a, const Vec& b) {
+#if defined(__AVX2__)
+  return each(
+      [](Part x, Part y) {
+#if defined(__AVX512F__)
+        return (Part)_mm512_max_epi32((__m512i)x, (__m512i)y);
+#else
+        return (Part)_mm256_max_epi32((__m256i)x, (__m256i)y);
+#endif
+      },
+      a, b);
+#else
+  const auto pick = [](Part x, Part y) {
+    const Part more = (Part)((SignedPart)x > (SignedPart)y);
+    return (x & more) | (y & ~more);
+  };
+  return each(pick, a, b);
+#endif
+}
+
 // max(a, 0) of signed integers: what has its sign bit set becomes zero.
 inline Vec clamp_negative(const Vec& a) {
 #if defined(__AVX512F__)
@@ -225,6 +245,14 @@ inline uint32_t max_of_lanes(const Vec& a) {
 #endif
 }
 inline uint32_t min_of_lanes(const Vec& a) { return ~max_of_lanes(a ^ broadcast(~0u)); }
+
+// All ones in the first `count` lanes, zeros in the others.
+inline Vec first_lanes(int count) {
+  Vec r;
+  for (int lane = 0; lane < kLanes; lane++)
+    r.part[lane / kPartLanes][lane % kPartLanes] = lane < count ? ~0u : 0u;
+  return r;
+}
 
 // Sixteen small integers, widened.
 inline Vec widen(const uint8_t* p) {

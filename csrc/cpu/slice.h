@@ -235,6 +235,43 @@ inline Vec finish(const Vec& v, bool squared, const Vec& scale) {
   return multiply_float(f, scale) | sign;
 }
 
+// The largest finite squared distances on either side of the boundary, as the solver leaves them.
+//
+// Adding 2^31 - kNone makes "none" the lowest of all signed integers, while distances stay in order; and so
+// does a sign bit, on the side that it does not belong to. (With that sign, "none" becomes 0, which is not
+// above any distance either.) What has no side of its own counts as 0 there.
+template <class Arithmetic, bool kSigned>
+class Extrema {
+ public:
+  void take(const Vec& v) {
+    inside_ = max_signed(inside_, (kSigned ? v ^ broadcast(kSignBit) : v) + broadcast(kAbove));
+    if (kSigned) outside_ = max_signed(outside_, v + broadcast(kAbove));
+  }
+
+  void merge(const ImageTask& task) const {
+    raise(task.extrema, inside_, task.extrema_scale);
+    if (kSigned) raise(task.extrema + 1, outside_, task.extrema_scale);
+  }
+
+ private:
+  static constexpr uint32_t kAbove = kSignBit - Arithmetic::kNone;
+
+  // The bits of floats that are not negative order like integers.
+  static void raise(float* largest, const Vec& taken, float scale) {
+    const float value = Arithmetic::value(max_of_lanes(taken) - kAbove) * scale;
+    uint32_t mine, now = 0;
+    memcpy(&mine, &value, 4);
+    if (mine >= 0x7f800000u) mine = 0;  // overflow
+    uint32_t* bits = reinterpret_cast<uint32_t*>(largest);
+    now = __atomic_load_n(bits, __ATOMIC_RELAXED);
+    while (mine > now &&
+           !__atomic_compare_exchange_n(bits, &now, mine, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
+    }
+  }
+
+  Vec inside_ = broadcast(kAbove), outside_ = inside_;
+};
+
 // The passes over slices, for one combination of arithmetic, sign and code.
 template <class Arithmetic, bool kSigned, class Code>
 struct SlicePass {
@@ -285,10 +322,15 @@ struct SlicePass {
     const bool aligned = ((reinterpret_cast<uintptr_t>(out) | size_t(task.width) * sizeof(float)) & 63) == 0;
     const bool stream = task.streaming && aligned;
     const Vec scale = broadcast(task.scale);
+    Extrema<Arithmetic, kSigned> extrema;
     for (int x = 0; x < n; x += kLanes) {
       Vec block[kLanes];
       for (int i = 0; i < kLanes; i++) block[i] = load(ws.out + size_t(x + i) * kLanes);
       transpose(block);
+      if (task.extrema) {
+        const Vec real = first_lanes(n - x);
+        for (int i = 0; i < rows; i++) extrema.take(block[i] & real);
+      }
       float* to = out + x;
       for (int i = 0; i < rows; i++, to += task.width) {
         const Vec v = finish<Arithmetic, kSigned>(block[i], task.squared, scale);
@@ -301,6 +343,7 @@ struct SlicePass {
         }
       }
     }
+    if (task.extrema) extrema.merge(task);
   }
 
   // Two-dimensional images: the rows come straight from the codes. Missing rows repeat the last.
@@ -321,11 +364,14 @@ struct SlicePass {
   static void do_line(const ImageTask& task) {
     const Code* codes = static_cast<const Code*>(task.codes);
     const Vec weight = broadcast(task.scan_weight), scale = broadcast(task.scale);
+    Extrema<Arithmetic, kSigned> extrema;
     for (int x = 0; x < task.width; x += kLanes) {
-      const Vec v =
-          finish<Arithmetic, kSigned>(expand<Arithmetic, kSigned>(codes + x, weight), task.squared, scale);
-      store_some(task.out + x, v, smaller(kLanes, task.width - x));
+      const int count = smaller(kLanes, task.width - x);
+      const Vec squares = expand<Arithmetic, kSigned>(codes + x, weight);
+      if (task.extrema) extrema.take(squares & first_lanes(count));
+      store_some(task.out + x, finish<Arithmetic, kSigned>(squares, task.squared, scale), count);
     }
+    if (task.extrema) extrema.merge(task);
   }
 };
 

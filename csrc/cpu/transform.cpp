@@ -188,19 +188,21 @@ class Batch {
     task.class_index = class_index;
     task.codes = codes;
     task.out = t_.out + image * voxels_;
+    task.extrema = t_.extrema ? t_.extrema + 2 * image : nullptr;
     const int64_t row = rows() == 1 ? 0 : sample;
     task.exact = isotropic(row);
     const int height = task.height, width = task.width;
     if (task.exact) {
       const double s = spacing(row, 2);
       task.scale = float(task.squared ? s * s : s);
+      task.extrema_scale = float(s * s);
       task.scan_weight = 1.0f;
       task.x = task.y = {tables_ + std::max(height, width) + kCostMargin, 1.0f};
       return task;
     }
     const uint32_t* y = tables_ + exact_entries() + size_t(row) * row_entries();
     const uint32_t* x = y + table_entries(height);
-    task.scale = 1.0f;
+    task.scale = task.extrema_scale = 1.0f;
     task.scan_weight = weight(row, task.scan_axis);
     task.y = {y + height + kCostMargin, 1.0f / weight(row, 1)};
     task.x = {x + width + kCostMargin, 1.0f / weight(row, 2)};

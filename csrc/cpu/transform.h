@@ -12,7 +12,9 @@ struct Transform {
   bool squared;           // sign(d) d^2 instead of d
   bool closed;            // the image is surrounded by background
   float* out;             // contiguous, image.shape
-  int32_t spatial_dims;   // 1, 2 or 3: how many trailing axes exist, for spacing and for the closed border
+  float* extrema;  // null, or two per image: taken by maximum into it, the largest finite squared distance
+                   // of its foreground voxels and, if signed, of its background voxels
+  int32_t spatial_dims;  // 1, 2 or 3: how many trailing axes exist, for spacing and for the closed border
   int threads;
 };
 

@@ -19,7 +19,10 @@ from . import cpu, cuda, cupy, numba, reference
 
 
 class Backend(Protocol):
-    """What a backend module offers; ``nearest`` and ``label`` may be missing."""
+    """What a backend module offers; ``nearest`` and ``label`` may be missing.
+
+    ``EXTREMA = True`` says that ``run`` fills ``problem.extrema``; without it transform.py reads them off the map.
+    """
 
     NAME: str
     DEVICES: tuple[str, ...]

@@ -18,6 +18,7 @@ except ImportError as error:  # a broken or missing build: other backends still 
 
 NAME = "cpu"
 DEVICES = ("cpu",)
+EXTREMA = True
 
 
 def unavailable() -> str | None:
@@ -43,6 +44,7 @@ def run(problem: Problem, source: torch.Tensor, rows: torch.Tensor | None, out: 
         problem.squared,
         problem.closed,
         problem.out,
+        problem.extrema,
         torch.get_num_threads(),
     )
 
