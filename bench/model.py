@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from bench import masks
-from dtkernels import plan as plans
+from dtkernels.plans import transform as plans
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 

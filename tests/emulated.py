@@ -26,7 +26,7 @@ if "dtkernels" not in sys.modules and os.environ.get("DTK_EMULATED_ALONE"):
     bare.__path__ = [str(ROOT / "dtkernels")]
     sys.modules["dtkernels"] = bare
 
-plans: Any = importlib.import_module("dtkernels.plan")
+plans: Any = importlib.import_module("dtkernels.plans.transform")
 problems: Any = importlib.import_module("dtkernels.problem")
 DType, Rule = problems.DType, problems.Rule
 

@@ -33,8 +33,9 @@ from emulated import H200, SOURCES, Library
 from emulator import build
 
 import dtkernels as dtk
-from dtkernels import plan
 from dtkernels.backends import cupy as backend
+from dtkernels.plans import launch as plans
+from dtkernels.plans import transform
 
 ROOT = Path(__file__).parent.parent
 CACHES = (backend._cupy, backend._obstacle, backend._properties, backend._binary, backend._source)
@@ -66,7 +67,7 @@ class NVRTCError(RuntimeError):
 class FakeCuPy(types.ModuleType):
     """The attributes of ``cupy`` that the backend uses, on the emulator; notes everything that it is asked."""
 
-    def __init__(self, library: Library | None, properties: plan.DeviceProperties = H200) -> None:
+    def __init__(self, library: Library | None, properties: plans.DeviceProperties = H200) -> None:
         super().__init__("cupy")
         self.__spec__ = importlib.machinery.ModuleSpec("cupy", None)
         self.kernels = library.kernels() if library else {}
@@ -74,7 +75,7 @@ class FakeCuPy(types.ModuleType):
         self.options: set[tuple[str, ...]] = set()
         self.loads: Counter[tuple[str, int | None]] = Counter()  # (expression, device)
         self.opt_ins: list[tuple[str, int]] = []
-        self.launches: list[tuple[plan.Launch, int, int | None]] = []  # with stream and device
+        self.launches: list[tuple[plans.Launch, int, int | None]] = []  # with stream and device
         self.device: int | None = None  # the current one
         self.device_count = 2
         self.driver_version = 12080
@@ -115,7 +116,7 @@ class FakeCuPy(types.ModuleType):
                 params = ctypes.string_at(x.__array_interface__["data"][0], x.nbytes)
                 if shared_mem > self.shared:
                     raise CUDADriverError("CUDA_ERROR_INVALID_VALUE: invalid argument")
-                launch = plan.Launch(self.expression, grid, block[0], shared_mem, params)
+                launch = plans.Launch(self.expression, grid, block[0], shared_mem, params)
                 fake.launches.append((launch, stream.ptr, fake.device))
                 if library is not None:
                     library.launch(launch)
@@ -232,7 +233,7 @@ def use(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Use]:
         torch.cuda, "is_current_stream_capturing", lambda: False
     )  # absent from CPU builds of torch
 
-    def put(library: Library | None = None, properties: plan.DeviceProperties = H200) -> FakeCuPy:
+    def put(library: Library | None = None, properties: plans.DeviceProperties = H200) -> FakeCuPy:
         fake = FakeCuPy(library, properties)
         monkeypatch.setitem(sys.modules, "cupy", fake)
         forget()
@@ -305,8 +306,8 @@ def test_tensors_are_read_where_they_lie(fake: FakeCuPy, dtype: torch.dtype) -> 
     assert result.data_ptr() == out.data_ptr()
     assert torch.equal(out, dtk.sdf(view, threshold=0.5, spatial_dims=3, backend="cpu"))
     scan, last = fake.launches[0][0], fake.launches[-1][0]
-    pointers = np.frombuffer(scan.params, np.uint64, 5), np.frombuffer(last.params, np.uint64, 5)
-    assert pointers[0][4] == pointers[1][4] == view.data_ptr()
+    pointers = np.frombuffer(scan.params, np.uint64, 6), np.frombuffer(last.params, np.uint64, 6)
+    assert pointers[0][5] == pointers[1][5] == view.data_ptr()
     assert pointers[1][2] == out.data_ptr()
 
 
@@ -360,15 +361,15 @@ print("right")
 @emulated
 def test_parameters_arrive_intact(fake: FakeCuPy) -> None:
     """Byte for byte what the plan binds, and as many as the kernel takes."""
-    expected: list[plan.Launch] = []
-    original = plan.Plan.bind
+    expected: list[plans.Launch] = []
+    original = plans.Plan.bind
 
-    def bind(self: plan.Plan, *pointers: int) -> list[plan.Launch]:
+    def bind(self: plans.Plan, *pointers: int) -> list[plans.Launch]:
         expected.extend(original(self, *pointers))
         return expected
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(plan.Plan, "bind", bind)
+        patch.setattr(plans.Plan, "bind", bind)
         dtk.sdf(mask_of((12, 9, 40)), (1.0, 2.0, 3.0), backend="cupy")
     assert [launch for launch, _, _ in fake.launches] == expected
     assert len(expected) > 1
@@ -379,7 +380,7 @@ def test_parameters_arrive_intact(fake: FakeCuPy) -> None:
 @emulated
 def test_shared_memory_is_asked_for_exactly_when_needed(use: Use, library: Library) -> None:
     fake = use(library)
-    limit = H200.shared_per_block_optin - plan.STATIC_SHARED
+    limit = H200.shared_per_block_optin - plans.STATIC_SHARED
     dtk.sdf(mask_of((20, 20)), backend="cupy")
     assert max(launch.shared for launch, _, _ in fake.launches) <= 48 * 1024
     assert fake.opt_ins == []
@@ -402,19 +403,19 @@ def test_tiles_in_scratch_memory(use: Use, library: Library) -> None:
     assert fake.opt_ins == []
 
 
-def launch_of(kernel: str = SCAN, shared: int = 0, size: int = 144) -> plan.Launch:
-    return plan.Launch(kernel, (1, 1, 1), 32, shared, bytes(size))
+def launch_of(kernel: str = SCAN, shared: int = 0, size: int = 152) -> plans.Launch:
+    return plans.Launch(kernel, (1, 1, 1), 32, shared, bytes(size))
 
 
 def test_stream_and_device(use: Use, monkeypatch: pytest.MonkeyPatch) -> None:
     """Launches go to the tensor's device and torch's stream; afterwards the device is what it was."""
     fake = use()
-    fake.kernels[SCAN] = 144
+    fake.kernels[SCAN] = 152
     asked = []
     monkeypatch.setattr(torch._C, "_cuda_getCurrentRawStream", lambda index: asked.append(index) or 0xBEEF)
     steps = [launch_of(), launch_of()]
-    monkeypatch.setattr(plan, "plan", lambda problem, device: plan.Plan(4096, False, ()))
-    monkeypatch.setattr(plan.Plan, "bind", lambda self, *pointers: steps)
+    monkeypatch.setattr(transform, "plan", lambda problem, device: plans.Plan(4096, False, ()))
+    monkeypatch.setattr(plans.Plan, "bind", lambda self, *pointers: steps)
     place = torch.device("cuda", 1)
     monkeypatch.setattr(torch, "empty", lambda *size, **how: torch.zeros(4096) if how["device"] == place else None)
     source: Any = types.SimpleNamespace(device=place)

@@ -24,7 +24,8 @@ from emulator import build  # noqa: E402
 from test_plan import problem  # noqa: E402
 
 from bench import masks, model  # noqa: E402
-from dtkernels.plan import STATIC_SHARED, plan  # noqa: E402
+from dtkernels.plans.launch import STATIC_SHARED  # noqa: E402
+from dtkernels.plans.transform import plan  # noqa: E402
 
 # Registers per thread on sm_90. Passes run with up to 1,024 threads, so 64 is the end; 65,536 registers of a
 # multiprocessor over the budget are the threads that can be resident.

@@ -36,7 +36,12 @@ def cpu_wheel(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 
 def test_contents(cpu_wheel: tuple[Path, str]) -> None:
     names = {str(p.relative_to(cpu_wheel[0])) for p in cpu_wheel[0].rglob("*")}
-    for expected in ("dtkernels/py.typed", "dtkernels/_C.pyi", "dtkernels/csrc/dtk/config.h", "dtkernels/plan.py"):
+    for expected in (
+        "dtkernels/py.typed",
+        "dtkernels/_C.pyi",
+        "dtkernels/csrc/dtk/config.h",
+        "dtkernels/plans/transform.py",
+    ):
         assert expected in names
     assert any(n.startswith("dtkernels/_C.") and n.endswith(".so") for n in names)
     assert not [n for n in names if n.split("/")[0] in ("bench", "tests", "csrc")]

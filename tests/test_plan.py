@@ -14,8 +14,9 @@ import pytest
 from emulated import SOURCES, Library
 from emulator import build
 
-from dtkernels import plan as plans
-from dtkernels.plan import DeviceProperties, plan
+from dtkernels.plans import transform as plans
+from dtkernels.plans.launch import STATIC_SHARED, DeviceProperties, Step
+from dtkernels.plans.transform import plan
 from dtkernels.problem import DType, Image, Problem, Rule, Spacing
 
 DEVICES = {
@@ -59,7 +60,7 @@ def problem(shape: tuple[int, ...] = (1, 1, 8, 8, 8), **changes: Any) -> Problem
     return Problem(image, **{**fields, **changes})
 
 
-def fields(step: plans.Step) -> dict[str, Any]:
+def fields(step: Step) -> dict[str, Any]:
     """The constants of a pass over lines by name."""
     names = (
         "groups lines inner z y x scratch_stride sites_offset shared_offset length lanes_log2 pitch site_pitch "
@@ -101,7 +102,7 @@ def test_limits_of_the_device(shape: tuple[int, ...], device: DeviceProperties, 
     sides = [n for n in shape[2:] if n > 1] or [1]
     longest = max(sides[1:] or sides)
     needed = longest * {None: 0, "divide": 0, "strips": 4, "envelope": 8, "window": 6}[solver]
-    if needed > device.shared_per_block_optin - plans.STATIC_SHARED or (solver == "strips" and longest > 8192):
+    if needed > device.shared_per_block_optin - STATIC_SHARED or (solver == "strips" and longest > 8192):
         with pytest.raises(ValueError, match="solver: expected 'divide' for lines of"):
             plan(problem(shape), device, solver=solver)
         return
@@ -111,7 +112,7 @@ def test_limits_of_the_device(shape: tuple[int, ...], device: DeviceProperties, 
         assert step.grid[1:] == (1, 1)
         assert step.block % 32 == 0
         assert 32 <= step.block <= (256 if "scan" in step.kernel else 1024)
-        assert step.shared + plans.STATIC_SHARED <= device.shared_per_block_optin
+        assert step.shared + STATIC_SHARED <= device.shared_per_block_optin
         if "lines" in step.kernel:
             f = fields(step)
             sites = (2 if "uint16_t" in step.kernel else 1) * (2 if solver == "envelope" else 1)
@@ -137,7 +138,7 @@ def test_a_large_batch_fills_the_device() -> None:
     """At least 1,024 threads of every pass can be resident on a multiprocessor."""
     for shape in ((16, 1, 128, 128, 128), (8, 1, 256, 256, 256), (2, 1, 512, 512, 512), (16, 1, 1, 1024, 1024)):
         for step in plan(problem(shape), H200).steps:
-            resident = min(H200.shared_per_block_optin // (step.shared + plans.STATIC_SHARED), 2048 // step.block)
+            resident = min(H200.shared_per_block_optin // (step.shared + STATIC_SHARED), 2048 // step.block)
             assert resident * step.block >= 1024, (shape, step.kernel)
             assert step.grid[0] * step.block >= 256 * H200.multiprocessors
 
@@ -182,7 +183,7 @@ def test_arithmetic(spacing: Spacing, arithmetic: str) -> None:
     assert "float" in closed.steps[1].kernel
 
 
-def slice_fields(step: plans.Step) -> dict[str, Any]:
+def slice_fields(step: Step) -> dict[str, Any]:
     """The constants of the kernel of slices by name."""
     names = (
         "slices group flags_offset team_offset team_bytes sites_offset source_format words z y x pitch lanes_log2 "
@@ -218,7 +219,7 @@ def test_slices_have_room_for_all(device: DeviceProperties) -> None:
         assert f["sites_offset"] >= 6 * f["team_threads"]
         assert f["team_bytes"] >= f["sites_offset"] + 2 * (strips + 1) * lanes
         assert f["team_offset"] + f["teams"] * f["team_bytes"] <= step.shared
-        assert step.shared + plans.STATIC_SHARED <= device.shared_per_block_optin
+        assert step.shared + STATIC_SHARED <= device.shared_per_block_optin
 
 
 @pytest.mark.parametrize(
@@ -289,13 +290,13 @@ def test_nothing_to_do(axis: int) -> None:
 
 def test_bind_places_pointers() -> None:
     the_plan = plan(problem((1, 1, 9, 10, 11), spacing=Spacing(None, 8, 1)), H200)
-    scan, middle, last = (struct.unpack_from("<5Q", launch.params) for launch in the_plan.bind(1, 2, 300, 4096))
+    scan, middle, last = (struct.unpack_from("<6Q", launch.params) for launch in the_plan.bind(1, 2, 300, 4096))
     assert scan[:3] == (0, 2, 4096)
-    assert scan[4] == 1
+    assert scan[5] == 1
     assert middle[:3] == (4096, 2, 300)
     assert last[:3] == (300, 2, 300)
     unit = plan(problem((1, 1, 9, 10, 11)), H200)
-    assert all(struct.unpack_from("<5Q", launch.params)[1] == 0 for launch in unit.bind(1, 2, 300, 4096))
+    assert all(struct.unpack_from("<6Q", launch.params)[1] == 0 for launch in unit.bind(1, 2, 300, 4096))
 
 
 def test_plans_are_cached_without_pointers() -> None:
@@ -336,7 +337,7 @@ def test_parameters_have_the_size_of_their_structs() -> None:
 def test_constants_agree_with_the_sources() -> None:
     csrc = Path(__file__).parent.parent / "csrc"
     launcher, lines = (csrc / "cuda/launch.cu").read_text(), (csrc / "dtk/lines.cuh").read_text()
-    assert f"kStaticShared = {plans.STATIC_SHARED};" in launcher
+    assert f"kStaticShared = {STATIC_SHARED};" in launcher
     formats = re.search(r"enum Format : int32_t \{(.*?)\};", lines, re.DOTALL)
     assert formats is not None
     names = re.findall(r"^\s*k(\w+),", formats.group(1), re.MULTILINE)

@@ -73,7 +73,7 @@ const Kernel kTable[] = {
     DTK_KERNEL(Slices, dtk::slices<float, false, dtk::Strips>),
     DTK_KERNEL(Slices, dtk::slices<float, true, dtk::Strips>),
 };
-// Room for what a kernel declares with DTK_SHARED, rounded up; dtkernels/plan.py keeps the same distance.
+// Room for what a kernel declares with DTK_SHARED, rounded up; dtkernels/plans keeps the same distance.
 constexpr int kStaticShared = 1024;
 constexpr int kKernelCount = int(sizeof kTable / sizeof kTable[0]);
 

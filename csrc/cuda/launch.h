@@ -1,7 +1,7 @@
 // The CUDA kernels of this build as a table, and the one way to launch them.
 //
 // A kernel is named by the C++ expression that instantiates it, which is also the key that
-// dtkernels/plan.py asks for and the name expression that NVRTC compiles. Which kernel runs on which axis,
+// dtkernels/plans asks for and the name expression that NVRTC compiles. Which kernel runs on which axis,
 // with which grid, block, shared memory and parameter bytes, is decided there and nowhere else.
 #pragma once
 #include <cstddef>

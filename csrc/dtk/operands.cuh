@@ -1,5 +1,5 @@
 // The head of every parameter struct: all pointers of a launch, together, so that the caller can keep the
-// rest of a launch plan as constant bytes (dtkernels/plan.py) and put only these five words in front.
+// rest of a launch plan as constant bytes (dtkernels/plans) and put only these six words in front.
 #pragma once
 #include "image.h"
 
@@ -9,6 +9,7 @@ struct Operands {
   const void* source;     // what an earlier kernel left
   const double* spacing;  // rows (z, y, x) on the device, or null
   void* target;
+  void* second;  // of two results
   void* scratch;
   Image image;  // its first member is its pointer
 };

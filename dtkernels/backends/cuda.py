@@ -1,4 +1,4 @@
-"""The compiled CUDA backend: the kernels of csrc/dtk built ahead of time, launched as plan.py says."""
+"""The compiled CUDA backend: the kernels of csrc/dtk built ahead of time, launched as dtkernels/plans says."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 
-from .. import plan
+from ..plans.launch import DeviceProperties, Launch
 from ..problem import Problem
-from . import gpu
 from .cpu import _C
+from .gpu import Gpu
 
 NAME = "cuda"
 DEVICES = ("cuda",)
@@ -32,8 +32,8 @@ def _device_info() -> dict[str, Any]:
 
 
 @functools.cache
-def _properties(device: int) -> plan.DeviceProperties:
-    return plan.DeviceProperties(*_C.cuda_device_properties(device))
+def _properties(device: int) -> DeviceProperties:
+    return DeviceProperties(*_C.cuda_device_properties(device))
 
 
 @functools.cache
@@ -41,12 +41,15 @@ def _kernel_indices() -> dict[str, int]:
     return {name: index for index, (name, _) in enumerate(_C.cuda_kernels())}
 
 
-def run(problem: Problem, source: torch.Tensor, rows: torch.Tensor | None, out: torch.Tensor) -> None:
-    """Launch the plan on torch's current stream."""
-    device = source.device.index
+def _gpu(device: torch.device) -> Gpu:
     indices = _kernel_indices()
 
-    def launch(step: plan.Launch, stream: int) -> None:
-        _C.cuda_launch(indices[step.kernel], step.grid, step.block, step.shared, step.params, stream, device)
+    def launch(step: Launch, stream: int) -> None:
+        _C.cuda_launch(indices[step.kernel], step.grid, step.block, step.shared, step.params, stream, device.index)
 
-    gpu.enqueue(problem, source.device, _properties(device), launch)
+    return Gpu(device, _properties(device.index), launch)
+
+
+def run(problem: Problem, source: torch.Tensor, rows: torch.Tensor | None, out: torch.Tensor) -> None:
+    """Launch the plan on torch's current stream."""
+    _gpu(source.device).run(problem)

@@ -1,8 +1,9 @@
 """The CuPy backend: the kernels of csrc/dtk compiled by NVRTC at the first call, for GPUs without a CUDA toolkit.
 
-Same kernels, same launches (plan.py), same results as the compiled CUDA backend; tensors go in by pointer. CuPy
-supplies NVRTC, module loading and launches. Its ``RawModule`` is of no use here: it always adds ``-ftz=true``, by
-which kernels take subnormal values for zero, and before CuPy 14.2 it compiles templates anew in each process.
+Same kernels, same launches (dtkernels/plans), same results as the compiled CUDA backend; tensors go in by pointer.
+CuPy supplies NVRTC, module loading and launches. Its ``RawModule`` is of no use here: it always adds
+``-ftz=true``, by which kernels take subnormal values for zero, and before CuPy 14.2 it compiles templates anew in
+each process.
 
 A kernel is compiled when a call first needs it, about half a second each, and kept on disk for later processes, in
 CuPy's cache directory (``CUPY_CACHE_DIR``; ``CUPY_CACHE_IN_MEMORY=1`` turns that off). So the first call with a
@@ -21,15 +22,16 @@ import os
 import re
 import tempfile
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
 
-from .. import plan
+from ..plans.launch import STATIC_SHARED, DeviceProperties, Launch
 from ..problem import Problem
-from . import gpu
+from .gpu import Gpu
 
 if TYPE_CHECKING:
     from importlib.resources.abc import Traversable  # Python 3.10 has it elsewhere
@@ -39,9 +41,9 @@ DEVICES = ("cuda",)
 
 OPTIONS = ("--std=c++17", "--fmad=false", "-lineinfo")  # as in CMakeLists.txt; no -ftz, whose default is false
 # Bytes of dynamic shared memory that a block gets without asking, beside what its kernel declares.
-DEFAULT_SHARED = 48 * 1024 - plan.STATIC_SHARED
+DEFAULT_SHARED = 48 * 1024 - STATIC_SHARED
 
-# enum cudaDeviceAttr, by field of plan.DeviceProperties.
+# enum cudaDeviceAttr, by field of DeviceProperties.
 _ATTRIBUTES = {"multiprocessors": 16, "shared_per_block_optin": 97, "major": 75, "minor": 76}
 
 
@@ -54,13 +56,19 @@ def unavailable() -> str | None:
 
 def run(problem: Problem, source: torch.Tensor, rows: torch.Tensor | None, out: torch.Tensor) -> None:
     """Launch the plan on torch's current stream, whatever device is current."""
-    device = source.device.index
+    with _gpu(source.device) as gpu:
+        gpu.run(problem)
 
-    def launch(step: plan.Launch, stream: int) -> None:
-        _launch(step, device, stream)
 
-    with _cupy().cuda.Device(device):
-        gpu.enqueue(problem, source.device, _properties(device), launch)
+@contextlib.contextmanager
+def _gpu(device: torch.device) -> Iterator[Gpu]:
+    """The device, current for as long as this lasts."""
+
+    def launch(step: Launch, stream: int) -> None:
+        _launch(step, device.index, stream)
+
+    with _cupy().cuda.Device(device.index):
+        yield Gpu(device, _properties(device.index), launch)
 
 
 # ---- CuPy
@@ -120,9 +128,9 @@ def _driver_version() -> str:
 
 
 @functools.cache
-def _properties(device: int) -> plan.DeviceProperties:
+def _properties(device: int) -> DeviceProperties:
     get = _cupy().cuda.runtime.deviceGetAttribute
-    return plan.DeviceProperties(**{name: get(number, device) for name, number in _ATTRIBUTES.items()})
+    return DeviceProperties(**{name: get(number, device) for name, number in _ATTRIBUTES.items()})
 
 
 # ---- Launches
@@ -147,7 +155,7 @@ _kernels: dict[tuple[str, int], Kernel] = {}
 _lock = threading.Lock()  # for whatever happens once: compiling, loading, asking for shared memory
 
 
-def _launch(launch: plan.Launch, device: int, stream: int) -> None:
+def _launch(launch: Launch, device: int, stream: int) -> None:
     """Queue one launch; ``device`` is current."""
     kernel = _kernels.get((launch.kernel, device)) or _load(launch.kernel, len(launch.params), device)
     if launch.shared > kernel.shared:
@@ -166,7 +174,7 @@ def _launch(launch: plan.Launch, device: int, stream: int) -> None:
 def _allow_shared(kernel: Kernel, device: int) -> None:
     """Ask for the device's whole limit, so that once is enough."""
     driver = _cupy().cuda.driver
-    limit = _properties(device).shared_per_block_optin - plan.STATIC_SHARED
+    limit = _properties(device).shared_per_block_optin - STATIC_SHARED
     with _lock:
         if kernel.shared < limit:
             attribute = driver.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
@@ -270,7 +278,7 @@ def _check_of_size(expression: str, params_size: int) -> str:
 template <typename Params>
 __device__ Params dtk_params_of(void (*)(Params));
 static_assert(sizeof(decltype(dtk_params_of({expression}))) == {params_size},
-              "dtkernels/plan.py packs {params_size} bytes");
+              "dtkernels/plans packs {params_size} bytes");
 """
 
 

@@ -3,26 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 
-from .. import plan
+from ..plans import transform
+from ..plans.launch import DeviceProperties, Launch, Plan
 from ..problem import Problem
 
 
-def enqueue(
-    problem: Problem,
-    device: torch.device,
-    properties: plan.DeviceProperties,
-    launch: Callable[[plan.Launch, int], None],
-) -> None:
-    """Hand every launch of the plan to ``launch``, with torch's current stream on ``device``.
+class Gpu(NamedTuple):
+    """A device and the way to it."""
 
-    Scratch comes from torch's allocator. It is held until the last launch is queued: freed earlier, another thread
-    on the same stream could be given the same memory between two of our launches.
-    """
-    the_plan = plan.plan(problem, properties)
-    scratch = torch.empty(the_plan.scratch_bytes, dtype=torch.uint8, device=device)
-    stream = torch._C._cuda_getCurrentRawStream(device.index)
-    for step in the_plan.bind(problem.image.data, problem.spacing.data, problem.out, scratch.data_ptr()):
-        launch(step, stream)
+    device: torch.device
+    properties: DeviceProperties
+    launch: Callable[[Launch, int], None]  # queues one launch on a stream of the device
+
+    def run(self, problem: Problem) -> None:
+        """Queue a distance transform."""
+        plan = transform.plan(problem, self.properties)
+        self._queue(plan, problem.image.data, problem.spacing.data, problem.out)
+
+    def _queue(self, plan: Plan, image: int, spacing: int, out: int, second: int = 0) -> None:
+        """Queue every launch of a plan on torch's current stream.
+
+        Scratch comes from torch's allocator. It is held until the last launch is queued: freed earlier, another
+        thread on the same stream could be given the same memory between two of our launches.
+        """
+        scratch = torch.empty(plan.scratch_bytes, dtype=torch.uint8, device=self.device)
+        stream = torch._C._cuda_getCurrentRawStream(self.device.index)
+        for launch in plan.bind(image, spacing, out, scratch.data_ptr(), second):
+            self.launch(launch, stream)

@@ -1,36 +1,42 @@
-"""Which kernel runs on which axis, with which grid, block, shared memory and parameters: the launch plan.
-
-The plan lives here alone, in plain Python, because the compiled backend and the run-time compiled one (CuPy)
-share it: a kernel is named by the C++ expression that instantiates it, which is the key of the table in
-``csrc/cuda/launch.cu`` as well as the name expression for NVRTC, and its parameters are the bytes of its struct.
+"""The distance transforms: which kernel runs on which axis.
 
 Axes of length 1 are dropped first. The slowest axis left is scanned in closed form to codes of one or two bytes
 (``scan.cuh``). The two axes left of a volume are solved slice by slice in shared memory where they fit
 (``slice.cuh``; the predicates are in ``_refusal``); otherwise each axis is a pass over whole lines
 (``lines.cuh``), the last of them along contiguous rows with the square root; an image with one axis needs that
 pass alone. So two launches for most volumes and at most three.
-
-``plan`` depends on shapes, strides and flags only and is cached; ``Plan.bind`` puts the pointers of a call in
-front of parameter bytes that were made once.
 """
 
 from __future__ import annotations
 
 import functools
 import struct
+from math import prod
 from typing import NamedTuple
 
-from .problem import DType, Problem, Rule
+from ..problem import DType, Image, Problem, Rule, Spacing
+from .launch import (
+    MAX_GRID,
+    NOWHERE,
+    OUT,
+    SCRATCH,
+    STATIC_SHARED,
+    Address,
+    DeviceProperties,
+    Plan,
+    Step,
+    align,
+    check_options,
+    float32,
+    image_bytes,
+    kept_axes,
+)
 
-MAX_SIDE = 32768
 SOLVERS = ("divide", "strips", "envelope", "window")
 
 NONE_32 = 0x7FFFFFFF  # "no site" among int32 squares: real ones must stay below
 NONE_16 = 0x7FFF
-STATIC_SHARED = 1024  # what kernels declare statically, rounded up; as in csrc/cuda/launch.cu
-MAX_GRID = 2**31 - 1
 MAX_SCAN_SIDE = 2048  # above, a column's class bits take too much shared memory for enough threads
-ALIGNMENT = 256
 
 # enum Format of csrc/dtk/lines.cuh
 FROM_IMAGE, RUNS_8, RUNS_16, SQUARES_16, SQUARES_32 = range(5)
@@ -41,31 +47,9 @@ _BYTES_PER_THREAD = {"divide": 6, "strips": 6, "envelope": 0, "window": 0}
 IN_PLACE = ("strips",)  # solvers that slices can be solved with
 STRIP = 8  # voxels per thread and site of the solver "strips" (csrc/dtk/strips.cuh)
 
-# The pointers lead every parameter struct (csrc/dtk/operands.cuh): source, spacing, target, scratch, image.
-_POINTERS = struct.Struct("<5Q")
-_IMAGE = struct.Struct("<10qd2i")
 _SCAN = struct.Struct("<2i")
 _LINES = struct.Struct("<9q16i4f")
 _SLICES = struct.Struct("<2I16i4f")
-
-
-class DeviceProperties(NamedTuple):
-    """What a plan depends on."""
-
-    multiprocessors: int
-    shared_per_block_optin: int
-    major: int
-    minor: int
-
-
-class Launch(NamedTuple):
-    """One kernel launch, ready for ``cuda_launch`` or a driver API."""
-
-    kernel: str
-    grid: tuple[int, int, int]
-    block: int
-    shared: int
-    params: bytes
 
 
 class Tile(NamedTuple):
@@ -82,53 +66,6 @@ class Tile(NamedTuple):
     in_global: bool  # too long for shared memory: tiles lie in scratch
 
 
-class Step(NamedTuple):
-    """A launch without its pointers: each is an index into (0, out, scratch) and an offset from it."""
-
-    kernel: str
-    grid: tuple[int, int, int]
-    block: int
-    shared: int
-    source: tuple[int, int]
-    target: tuple[int, int]
-    scratch: tuple[int, int]
-    constant: bytes
-
-
-NOWHERE, OUT, SCRATCH = range(3)
-
-
-class Plan(NamedTuple):
-    """The launches of one transform, for any pointers."""
-
-    scratch_bytes: int
-    reads_spacing: bool
-    steps: tuple[Step, ...]
-
-    def bind(self, image: int, spacing: int, out: int, scratch: int) -> list[Launch]:
-        """Launches in order, all on one stream; ``scratch`` is aligned to 256 bytes."""
-        base = (0, out, scratch)
-        rows = spacing if self.reads_spacing else 0
-        pack = _POINTERS.pack
-        return [
-            Launch(
-                kernel,
-                grid,
-                block,
-                shared,
-                pack(
-                    base[source[0]] + source[1],
-                    rows,
-                    base[target[0]] + target[1],
-                    base[tiles[0]] + tiles[1],
-                    image,
-                )
-                + constant,
-            )
-            for kernel, grid, block, shared, source, target, tiles, constant in self.steps
-        ]
-
-
 def plan(
     problem: Problem,
     device: DeviceProperties,
@@ -142,16 +79,10 @@ def plan(
     is one of ``SOLVERS``, by default strips, and divide and conquer for lines that are too long for them.
     ``fused`` forces the two last axes into one kernel, or keeps them apart; by default ``_refusal`` decides.
     """
-    image, spacing = problem.image, problem.spacing
     return _plan(
-        image.dtype,
-        image.shape,
-        image.stride,
-        image.rule,
-        image.threshold,
+        problem.image._replace(data=0),
         problem.spatial_dims,
-        spacing.values,
-        spacing.rows,
+        problem.spacing._replace(data=0),
         problem.signed,
         problem.squared,
         problem.closed,
@@ -164,14 +95,9 @@ def plan(
 
 @functools.lru_cache(maxsize=1024)
 def _plan(
-    dtype: DType,
-    shape: tuple[int, int, int, int, int],
-    stride: tuple[int, int, int, int, int],
-    rule: Rule,
-    threshold: float,
+    image: Image,
     spatial_dims: int,
-    spacing: tuple[float, float, float] | None,
-    spacing_rows: int,
+    spacings: Spacing,
     signed: bool,
     squared: bool,
     closed: bool,
@@ -180,24 +106,17 @@ def _plan(
     solver: str | None,
     fused: bool | None,
 ) -> Plan:
+    shape, spacing = image.shape, spacings.values
     if solver is not None and solver not in SOLVERS:
         raise ValueError(f"solver: expected one of {SOLVERS}, got {solver!r}")
-    if max_blocks is not None and max_blocks < 1:
-        raise ValueError(f"max_blocks: expected at least 1, got {max_blocks}")
-    if spacing_rows not in (1, shape[0]):
-        raise ValueError(f"spacing: expected 1 or {shape[0]} rows, one per sample, got {spacing_rows}")
-    if max(shape[2:]) > MAX_SIDE:
-        raise ValueError(f"image: expected sides of at most {MAX_SIDE}, got {shape[2:]}")
+    check_options(image, spacings, max_blocks)
     if min(shape) == 0:
         return Plan(0, False, ())
 
-    existing = range(3 - spatial_dims, 3)  # columns of (z, y, x) that the image has
-    if any(shape[2 + k] != 1 for k in range(3) if k not in existing):
-        raise ValueError(f"image: expected {spatial_dims} spatial axes, got sides {shape[2:]}")
-    axes = [k for k in existing if shape[2 + k] > 1] or [2]
-    singletons = [k for k in existing if k not in axes]
+    axes = kept_axes(shape, spatial_dims)
+    singletons = [k for k in range(3 - spatial_dims, 3) if k not in axes]
     sides = [shape[2 + k] for k in axes]
-    voxels = shape[0] * shape[1] * _product(sides)
+    voxels = shape[0] * shape[1] * prod(sides)
 
     weighed = axes + singletons if closed else axes
     isotropic = spacing is not None and len({spacing[k] for k in weighed}) == 1
@@ -216,19 +135,17 @@ def _plan(
     if len(axes) > 1:
         run_bytes = 1 if sides[0] <= 128 else 2
         source, source_format = (SCRATCH, scratch), RUNS_8 if run_bytes == 1 else RUNS_16
-        scratch += _align(voxels * run_bytes)
-        steps.append(
-            _scan_step(dtype, shape, stride, rule, threshold, axes, run_bytes, source, device, max_blocks)
-        )
+        scratch += align(voxels * run_bytes)
+        steps.append(_scan_step(image, axes, run_bytes, source, device, max_blocks))
 
-    samples = spacing is None and spacing_rows > 1  # each sample has its own weights
-    slices = voxels // _product(sides[-2:])
+    samples = spacing is None and spacings.rows > 1  # each sample has its own weights
+    slices = voxels // prod(sides[-2:])
     refusal = _refusal(sides, slices, solver, bool(fused), device)
     if fused and refusal is not None:
         raise ValueError(f"fused: {refusal}")
     if refusal is None and fused is not False:
         slice_ = _slice(sides, slices, device)
-        constant = _image_bytes(shape, stride, threshold, dtype, rule, axes) + _SLICES.pack(
+        constant = image_bytes(image, axes) + _SLICES.pack(
             slices,
             slices // (shape[0] if samples else 1),
             slice_.flags_offset,
@@ -245,8 +162,8 @@ def _plan(
             squared,
             closed,
             3 if samples else 0,
-            *map(_float32, weights),
-            _float32(scale),
+            *map(float32, weights),
+            float32(scale),
         )
         kernel = f"dtk::slices<{value}, {str(signed).lower()}, dtk::{slice_.solver.capitalize()}>"
         grid = (min(slices, max_blocks or slices), 1, 1)
@@ -260,7 +177,7 @@ def _plan(
         n = shape[2 + axis]
         groups = shape[0] if samples else 1
         lines = voxels // n // groups
-        inner = 1 if last else _product(sides[position + 2 :])
+        inner = 1 if last else prod(sides[position + 2 :])
         tile = _tile(n, lines, groups, last, solver or "strips", device)
         if tile is None:
             if solver not in (None, "divide"):
@@ -274,14 +191,14 @@ def _plan(
             target, target_format = (OUT, 0), SQUARES_32
         elif isotropic and sum((m - 1) ** 2 for m in sides[: position + 2]) < NONE_16:
             target, target_format = (SCRATCH, scratch), SQUARES_16
-            scratch += _align(2 * voxels)
+            scratch += align(2 * voxels)
         else:
             target, target_format = (OUT, 0), SQUARES_32
         if tile.in_global:
             tile_scratch = max(tile_scratch, blocks * tile.bytes)
         extent = [1] * (3 - len(sides)) + sides
         columns = [-1] * (3 - len(axes)) + axes
-        constant = _image_bytes(shape, stride, threshold, dtype, rule, axes) + _LINES.pack(
+        constant = image_bytes(image, axes) + _LINES.pack(
             groups,
             lines,
             inner,
@@ -303,8 +220,8 @@ def _plan(
             axes[0],
             sum(1 << k for k in singletons),
             3 if samples else 0,
-            *map(_float32, weights),
-            _float32(scale),
+            *map(float32, weights),
+            float32(scale),
         )
         site = "uint8_t" if tile.site_bytes == 1 else "uint16_t"
         kernel = (
@@ -321,20 +238,17 @@ def _plan(
 
 
 def _scan_step(
-    dtype: DType,
-    shape: tuple[int, ...],
-    stride: tuple[int, ...],
-    rule: Rule,
-    threshold: float,
+    image: Image,
     axes: list[int],
     run_bytes: int,
-    target: tuple[int, int],
+    target: Address,
     device: DeviceProperties,
     max_blocks: int | None,
 ) -> Step:
     """The closed-form pass along the slowest axis, from the image to run codes."""
+    shape, stride, dtype, rule = image.shape, image.stride, image.dtype, image.rule
     n = shape[2 + axes[0]]
-    columns = _product([shape[2 + k] for k in axes[1:]])
+    columns = prod([shape[2 + k] for k in axes[1:]])
     outer = shape[0] * shape[1]
     count = 4 // run_bytes  # columns of a thread
     if n <= MAX_SCAN_SIDE:
@@ -374,7 +288,7 @@ def _scan_step(
         and columns % count == 0
         and all(s % count == 0 for s in aligned)
     )
-    constant = _image_bytes(shape, stride, threshold, dtype, rule, axes) + _SCAN.pack(vectorised, chunks_log2)
+    constant = image_bytes(image, axes) + _SCAN.pack(vectorised, chunks_log2)
     return Step(kernel, (blocks, 1, 1), threads, shared, (NOWHERE, 0), target, (NOWHERE, 0), constant)
 
 
@@ -434,7 +348,7 @@ def _slice(sides: list[int], slices: int, device: DeviceProperties) -> Slice:
     codes = 4 if sides[0] <= 128 else 2
     words = width // codes if width % codes == 0 else width
     pitch = width | 1
-    values = _align(4 * height * pitch, 16)
+    values = align(4 * height * pitch, 16)
     widest = min(32, 1 << (longest - 1).bit_length())
 
     def best(most: int) -> tuple[int, int]:
@@ -451,8 +365,8 @@ def _slice(sides: list[int], slices: int, device: DeviceProperties) -> Slice:
     if not together or alone[0] * alone[1] > 1.25 * 2 * lanes * teams:
         lanes, teams = alone
     team_threads = lanes * strips
-    sites_offset = _align(_BYTES_PER_THREAD["strips"] * team_threads, 4)
-    team_bytes = _align(sites_offset + 2 * (strips + 1) * lanes, 4)
+    sites_offset = align(_BYTES_PER_THREAD["strips"] * team_threads, 4)
+    team_bytes = align(sites_offset + 2 * (strips + 1) * lanes, 4)
     team_offset = values + 8 * words
     return Slice(
         "strips",
@@ -461,7 +375,7 @@ def _slice(sides: list[int], slices: int, device: DeviceProperties) -> Slice:
         lanes.bit_length() - 1,
         teams,
         team_threads,
-        _align(teams * team_threads, 32),
+        align(teams * team_threads, 32),
         values,
         team_offset,
         team_bytes,
@@ -498,7 +412,7 @@ def _tile(n: int, lines: int, groups: int, last: bool, solver: str, device: Devi
     lanes = enough[0] if enough else paired[-1]
     layout = layouts[lanes]
     if solver == "strips":
-        return layout._replace(threads=_align(strips * lanes, 32))
+        return layout._replace(threads=align(strips * lanes, 32))
     blocks = min(per_multiprocessor // (layout.bytes + STATIC_SHARED), 32)
     threads = 256
     while threads < 1024 and threads * blocks < 1024:
@@ -511,7 +425,7 @@ def _tile(n: int, lines: int, groups: int, last: bool, solver: str, device: Devi
 def _global_tile(n: int, lines: int, last: bool) -> Tile:
     """A tile in scratch memory: contiguous rows need no transposition, other lines want a sector of lanes."""
     layout = _layout(n, 1 if last else min(8, 1 << (lines - 1).bit_length()), last, "divide", 2)
-    return layout._replace(bytes=_align(layout.bytes), threads=512, in_global=True)
+    return layout._replace(bytes=align(layout.bytes), threads=512, in_global=True)
 
 
 def _layout(n: int, lanes: int, last: bool, solver: str, site_bytes: int) -> Tile:
@@ -519,50 +433,12 @@ def _layout(n: int, lanes: int, last: bool, solver: str, site_bytes: int) -> Til
     transposed = last and lanes > 1
     pitch = lanes + 1 if transposed else lanes  # odd: columns of the tile lie on different banks
     site_pitch = lanes + 4 // site_bytes if transposed and solver != "strips" else lanes
-    sites_offset = _align(4 * n * pitch, 16)
+    sites_offset = align(4 * n * pitch, 16)
     rows = -(-n // STRIP) + 1 if solver == "strips" else n
-    size = _align(sites_offset + _SITE_ARRAYS[solver] * site_bytes * rows * site_pitch, 16)
+    size = align(sites_offset + _SITE_ARRAYS[solver] * site_bytes * rows * site_pitch, 16)
     return Tile(solver, lanes.bit_length() - 1, pitch, site_bytes, site_pitch, sites_offset, size, 0, False)
 
 
 def _power_of_two(n: int) -> int:
     """The largest one up to ``n``, 0 for 0."""
     return 1 << n.bit_length() >> 1
-
-
-def _image_bytes(
-    shape: tuple[int, ...],
-    stride: tuple[int, ...],
-    threshold: float,
-    dtype: DType,
-    rule: Rule,
-    axes: list[int],
-) -> bytes:
-    """The image after its pointer, axes of length 1 dropped: (batch, class, scanned axis, mid, fast).
-
-    With one axis left it is the last of the five, with two they are the third and the fifth.
-    """
-    kept: list[int | None] = [*axes[:-1], *[None] * (3 - len(axes)), axes[-1]]
-    lengths = [1 if k is None else shape[2 + k] for k in kept]
-    strides = [0 if k is None else stride[2 + k] for k in kept]
-    return _IMAGE.pack(*shape[:2], *lengths, *stride[:2], *strides, threshold, dtype, rule)
-
-
-def _product(numbers: list[int]) -> int:
-    result = 1
-    for n in numbers:
-        result *= n
-    return result
-
-
-def _align(size: int, to: int = ALIGNMENT) -> int:
-    return -(-size // to) * to
-
-
-def _float32(x: float) -> float:
-    """What ``struct`` can pack as float32: infinity where that is the correctly rounded value."""
-    try:
-        struct.pack("<f", x)
-    except OverflowError:
-        return float("inf")
-    return x
