@@ -13,12 +13,15 @@ from importlib.metadata import version as _version
 
 from . import backends, losses, metrics, ops
 from .functional import edt, label, labels_sdf, nearest, sdf
+from .maps import conventions, distance_map
 
 __version__ = _version("dtkernels")
 
 __all__ = [
     "__version__",
     "backends",
+    "conventions",
+    "distance_map",
     "edt",
     "label",
     "labels_sdf",

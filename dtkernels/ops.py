@@ -9,6 +9,8 @@
 ``edt_out``, ``sdf_out``,  the same into a preallocated tensor
 ``labels_sdf_out``
 ``sdf_extrema``            one of these maps, and the largest squared distances inside and outside
+``distance_map``           a map made of a signed distance, by the options of :class:`dtkernels.formula.Options`
+``distance_map_out``       the same into a preallocated tensor
 ``nearest``                that distance, and the position of that background voxel
 ``label``                  connected components of the foreground, and their number per image
 =========================  =========================================================================
@@ -27,7 +29,8 @@ import torch
 from torch import Tensor
 from torch.library import Library
 
-from . import arguments, transform
+from . import arguments, remap, transform
+from .formula import Options
 
 _library = Library("dtk", "DEF")
 
@@ -98,6 +101,37 @@ def _labels_fake(
 ) -> Tensor:
     dims = _check("labels", labels, spacing, spatial_dims, border)
     return labels.new_empty(arguments.labels_shape(labels, num_classes, dims), dtype=torch.float32)
+
+
+def _map_fake(
+    mask: Tensor,
+    spacing: Any = None,
+    *,
+    num_classes: int | None = None,
+    spatial_dims: int | None = None,
+    threshold: float | None = None,
+    backend: str | None = None,
+    **options: Any,
+) -> Tensor:
+    dims = _check("mask", mask, spacing, spatial_dims, options.get("border", "open"))
+    remap.parse(options, dims)
+    shape = mask.shape if num_classes is None else arguments.labels_shape(mask, num_classes, dims)
+    return mask.new_empty(shape, dtype=torch.float32)
+
+
+def _map_vmap(info: Any, in_dims: Any, *args: Any, scope: str = Options().scope, **options: Any) -> Any:
+    if scope == "batch":
+        raise NotImplementedError("distance_map: scope='batch' under vmap, whose samples would become one batch")
+    return _vmap("distance_map", 1)(info, in_dims, *args, scope=scope, **options)
+
+
+def _map_options() -> str:
+    """The options as a schema; policies, which may be numbers, are passed in words."""
+    words = []
+    for name, default in Options()._asdict().items():
+        kind = {"connectivity": "int?", "truncate": "float?"}.get(name, type(default).__name__)
+        words.append(f"{kind} {name}={default!r}")
+    return ", ".join(words)
 
 
 def _extrema_fake(
@@ -177,6 +211,14 @@ for _form, _spacing in (("", "float[1]? spacing=None"), (".per_sample", "Tensor 
         _extrema_fake,
         _vmap("sdf_extrema", 1),
     )
+_define(
+    "distance_map",
+    "Tensor mask",
+    f"int? num_classes=None, int? spatial_dims=None, float? threshold=None, str? backend=None, {_map_options()}",
+    remap.distance_map,
+    _map_fake,
+    _map_vmap,
+)
 _NEAREST = "int? spatial_dims=None, float? threshold=None, str? backend=None) -> (Tensor distance, Tensor index)"
 _define_one(
     "nearest",

@@ -65,6 +65,29 @@ class Problem(NamedTuple):
     extrema: int = 0
 
 
+class Inside(enum.IntEnum):
+    """How a pass over a distance map tells foreground from background."""
+
+    NEGATIVE = 0  # the map is signed
+    POSITIVE = 1  # the map is 0 in the background
+    MASK = 2  # the map is nowhere negative: by the mask
+
+
+class RemapProblem(NamedTuple):
+    """A formula (:mod:`dtkernels.formula`), evaluated in place on every distance map of a batch."""
+
+    maps: int  # float32, contiguous
+    image: Image  # the masks that the maps are of
+    spatial_dims: int
+    spacing: Spacing
+    inside: Inside
+    inner_zero: bool  # foreground voxels with a face neighbour in the background get the formula's ``edge``
+    closed: bool  # beyond the image is background, too
+    formula: tuple[float, ...]
+    extrema: int  # as in Problem, or 0 where the formula does not need them
+    labels: int  # int32 components, each with a maximum of its own inside; or 0
+
+
 class NearestProblem(NamedTuple):
     """Distance to the nearest background voxel and its position within (z, y, x), of every image of a batch."""
 

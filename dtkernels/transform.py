@@ -58,7 +58,7 @@ def labels_sdf(
     dims = arguments.resolve_spatial_dims(labels.ndim, spatial_dims, "labels")
     shape = arguments.labels_shape(labels, num_classes, dims)
     layout = arguments.labels_layout(labels, num_classes, dims)
-    return _run(layout, shape, dims, spacing, True, squared, border, backend, out)
+    return run(layout, shape, dims, spacing, signed=True, squared=squared, border=border, backend=backend, out=out)
 
 
 def sdf_extrema(
@@ -81,14 +81,19 @@ def sdf_extrema(
     arguments.check_tensor("mask", mask)
     arguments.check_no_gradient("mask", mask)
     dims = arguments.resolve_spatial_dims(mask.ndim, spatial_dims)
-    shape: Sequence[int] = mask.shape
-    if num_classes is None:
-        layout = arguments.mask_layout(mask, dims, threshold)
-    else:
-        shape = arguments.labels_shape(mask, num_classes, dims)
-        layout = arguments.labels_layout(mask, num_classes, dims)
+    layout, shape = layout_of(mask, dims, threshold, num_classes)
     extrema = torch.zeros((*shape[: len(shape) - dims], 2), dtype=torch.float32, device=mask.device)
-    out = _run(layout, shape, dims, spacing, signed, squared, border, backend, None, extrema)
+    out = run(
+        layout,
+        shape,
+        dims,
+        spacing,
+        signed=signed,
+        squared=squared,
+        border=border,
+        backend=backend,
+        extrema=extrema,
+    )
     return out, extrema
 
 
@@ -105,7 +110,7 @@ def nearest(
     arguments.check_no_gradient("mask", mask)
     dims = arguments.resolve_spatial_dims(mask.ndim, spatial_dims)
     image, source = arguments.mask_layout(mask, dims, threshold)
-    values, rows = _spacing(spacing, dims, source, image.shape[0])
+    values, rows = spacing_of(spacing, dims, source, image.shape[0])
     chosen = backends.choose(source.device, backend, "nearest")
     distance = torch.empty(mask.shape, dtype=torch.float32, device=source.device)
     index = torch.empty(mask.shape, dtype=torch.int64, device=source.device)
@@ -155,24 +160,38 @@ def _of_mask(
     arguments.check_no_gradient("mask", mask)
     dims = arguments.resolve_spatial_dims(mask.ndim, spatial_dims)
     layout = arguments.mask_layout(mask, dims, threshold)
-    return _run(layout, mask.shape, dims, spacing, signed, squared, border, backend, out)
+    return run(
+        layout, mask.shape, dims, spacing, signed=signed, squared=squared, border=border, backend=backend, out=out
+    )
 
 
-def _run(
+def layout_of(
+    x: torch.Tensor, dims: int, threshold: float | None, num_classes: int | None
+) -> tuple[arguments.Layout, Sequence[int]]:
+    """A mask, or a label map where ``num_classes`` is given: how it lies in memory, and the shape of its maps."""
+    if num_classes is None:
+        return arguments.mask_layout(x, dims, threshold), x.shape
+    shape = arguments.labels_shape(x, num_classes, dims)
+    return arguments.labels_layout(x, num_classes, dims), shape
+
+
+def run(
     layout: arguments.Layout,
     shape: Sequence[int],
     dims: int,
     spacing: OpSpacing,
+    *,
     signed: bool,
-    squared: bool,
-    border: str,
-    backend: str | None,
-    out: torch.Tensor | None,
+    squared: bool = False,
+    border: str = "open",
+    backend: str | None = None,
+    out: torch.Tensor | None = None,
     extrema: torch.Tensor | None = None,
 ) -> torch.Tensor:
+    """One transform of every image of a batch."""
     source = layout.source
     closed = arguments.check_border(border)
-    values, rows = _spacing(spacing, dims, source, layout.image.shape[0])
+    values, rows = spacing_of(spacing, dims, source, layout.image.shape[0])
     chosen = backends.choose(source.device, backend)
     if out is None:
         out = torch.empty(shape, dtype=torch.float32, device=source.device)
@@ -184,11 +203,11 @@ def _run(
         problem = Problem(layout.image, dims, values, signed, squared, closed, out.data_ptr(), pointer)
         chosen.run(problem, source, rows, out)
         if extrema is not None and not fused:
-            _read_extrema(out, extrema, signed, squared)
+            read_extrema(out, extrema, signed=signed, squared=squared)
     return out
 
 
-def _read_extrema(out: torch.Tensor, extrema: torch.Tensor, signed: bool, squared: bool) -> None:
+def read_extrema(out: torch.Tensor, extrema: torch.Tensor, *, signed: bool, squared: bool) -> None:
     """What a backend without ``EXTREMA`` leaves to do: one more pass over the map."""
     images = out.view(extrema.numel() // 2, -1)
     low, high = torch.where(images.isinf(), 0.0, images).aminmax(dim=1)
@@ -196,7 +215,7 @@ def _read_extrema(out: torch.Tensor, extrema: torch.Tensor, signed: bool, square
     extrema.copy_((pair if squared else pair.square_()).view(extrema.shape))
 
 
-def _spacing(
+def spacing_of(
     spacing: OpSpacing, dims: int, source: torch.Tensor, samples: int
 ) -> tuple[Spacing, torch.Tensor | None]:
     """The spacing of a problem, and the tensor that owns its rows."""

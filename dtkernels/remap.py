@@ -1,0 +1,305 @@
+"""The operator behind :func:`dtkernels.distance_map`: one transform, then one pass that makes a map of it.
+
+The pass evaluates a :class:`~dtkernels.formula.Formula` in place: in a kernel where the backend has one, in
+elementwise torch operators elsewhere. The largest distances come with the transform's last pass, and whatever
+depends on the data stays on the device.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import arguments, backends, transform
+from .formula import Formula, Options, Side, Vector, check, formula
+from .problem import Inside, RemapProblem, Rule
+
+Scalar = float | Tensor
+
+
+def distance_map(
+    mask: Tensor,
+    spacing: transform.OpSpacing = None,
+    *,
+    num_classes: int | None = None,
+    spatial_dims: int | None = None,
+    threshold: float | None = None,
+    backend: str | None = None,
+    out: Tensor | None = None,
+    **options: Any,
+) -> Tensor:
+    """The map that ``options`` describe, of a mask or of every class of a label map."""
+    arguments.check_tensor("mask", mask)
+    arguments.check_no_gradient("mask", mask)
+    dims = arguments.resolve_spatial_dims(mask.ndim, spatial_dims)
+    o = parse(options, dims)
+    f = formula(o)
+    layout, shape = transform.layout_of(mask, dims, threshold, num_classes)
+    images = layout.image.shape
+    given, rows = transform.spacing_of(spacing, dims, layout.source, images[0])
+    chosen = backends.choose(layout.source.device, backend)
+    apart = o.boundary == "half" and not _equal(spacing)  # the zero level differs from voxel to voxel
+    contour = o.boundary == "inner_contour"
+    if apart:
+        backends.choose(layout.source.device, backend, "nearest")  # refuse before any work
+    if o.normalize.startswith("component"):
+        backends.choose(layout.source.device, backend, "label")
+
+    inside = Inside.NEGATIVE
+    if contour:
+        inside = Inside.MASK
+    elif f.one_sided is not None and f.empty == (f.one_sided, 0.0) and "error" not in (o.on_empty, o.on_full):
+        inside = Inside.POSITIVE  # nobody asks how far a background voxel is
+
+    extrema = None
+    if f.uses_maxima and not apart and not contour:
+        extrema = torch.zeros((*images[:2], 2), dtype=torch.float32, device=mask.device)
+    source = layout
+    if contour:
+        source = arguments.mask_layout(~_contour(foreground(layout), o, dims), 3, None)
+    signed = inside == Inside.NEGATIVE
+    phi = transform.run(
+        source, shape, dims, spacing, signed=signed, border=o.border, backend=backend, out=out, extrema=extrema
+    )
+    if not phi.numel():
+        return phi
+    maps = phi.view(images)
+    if "error" in (o.on_empty, o.on_full):
+        _refuse_missing(maps, foreground(layout) if contour else maps < 0, o, mask.ndim - dims)
+    if apart:
+        _shift_to_faces(maps, dims, given.values if rows is None else rows, backend)
+        f = formula(o._replace(boundary="none"))
+    if f.uses_maxima and (apart or contour):
+        if contour:
+            maps.mul_(torch.where(foreground(layout), -1.0, 1.0))
+        extrema = torch.zeros((*images[:2], 2), dtype=torch.float32, device=mask.device)
+        transform.read_extrema(maps, extrema, signed=True, squared=False)
+    if extrema is not None and o.scope != "sample-and-class":
+        over = (1,) if o.scope == "sample" else (0, 1)
+        extrema.copy_(extrema.amax(over, keepdim=True).expand_as(extrema))
+    labels = None
+    if o.normalize.startswith("component"):
+        labels = transform.label(foreground(layout), connectivity=o.connectivity, spatial_dims=3, backend=backend)[
+            0
+        ]
+    if inside == Inside.NEGATIVE and f.is_identity and o.boundary != "inner_zero":
+        return phi
+    if inside == Inside.POSITIVE and f == Formula(Side(1.0), Side(0.0), empty=(0.0, 0.0), full=(math.inf, 0.0)):
+        return phi
+
+    if hasattr(chosen, "remap"):
+        problem = RemapProblem(
+            maps.data_ptr(),
+            layout.image,
+            dims,
+            given,
+            inside,
+            o.boundary == "inner_zero",
+            o.border == "closed",
+            tuple(f.floats()),
+            0 if extrema is None else extrema.data_ptr(),
+            0 if labels is None else labels.data_ptr(),
+        )
+        chosen.remap(problem, layout.source, rows)
+    else:
+        _evaluate(
+            maps, f, o, layout, dims, inside, rows if given.values is None else given.values, extrema, labels
+        )
+    return phi
+
+
+def parse(options: dict[str, Any], dims: int) -> Options:
+    """Options as the operator has them, where a policy may be a number in words."""
+    for name in ("on_empty", "on_full"):
+        try:
+            value = float(options[name])
+        except (KeyError, ValueError):
+            continue
+        if math.isfinite(value):
+            options[name] = value
+    return check(Options(**options), dims)
+
+
+def foreground(layout: arguments.Layout) -> Tensor:
+    """The masks (B, C, z, y, x) as bool."""
+    image, x = layout
+    x = x.as_strided(image.shape, image.stride, x.storage_offset())
+    if image.rule == Rule.ABOVE:
+        return x > image.threshold
+    if image.rule == Rule.EQUALS_CLASS:
+        return x == torch.arange(image.shape[1], device=x.device).view(1, -1, 1, 1, 1)
+    return (x != 0).logical_and_(x == x)  # NaN is background
+
+
+def _equal(spacing: transform.OpSpacing) -> bool:
+    """Whether the spacing is known to be the same along all axes; tensors on GPUs are not asked."""
+    if isinstance(spacing, Tensor):
+        return spacing.device.type == "cpu" and bool((spacing == spacing[:, :1]).all())
+    return spacing is None or all(s == spacing[0] for s in spacing)
+
+
+def _refuse_missing(maps: Tensor, inside: Tensor, o: Options, lead: int) -> None:
+    """The one place where a map looks at values on the host."""
+    infinite = maps.flatten(2)[..., 0].isinf()
+    first = inside.flatten(2)[..., 0]
+    for policy, name, missing in (("on_empty", "empty", infinite & ~first), ("on_full", "full", infinite & first)):
+        if getattr(o, policy) != "error":
+            continue
+        places = missing.nonzero().tolist()
+        if places:
+            at = ", ".join(str(tuple(p[:lead])) if lead else "the image" for p in places[:5])
+            more = f" and {len(places) - 5} more" if len(places) > 5 else ""
+            raise ValueError(f"mask: expected no {name} mask with {policy}='error', got one at {at}{more}")
+
+
+# ---- boundaries --------------------------------------------------------------------------------------
+
+
+def _contour(mask: Tensor, o: Options, dims: int) -> Tensor:
+    """Foreground voxels with a neighbour in the background; beyond the image only if it is closed."""
+    return mask & ~_eroded(mask, o.connectivity or dims, dims, o.border == "closed")
+
+
+def _eroded(mask: Tensor, connectivity: int, dims: int, closed: bool) -> Tensor:
+    axes = range(5 - dims, 5)
+    result = mask.clone()
+    if connectivity == dims:  # a box: axis by axis
+        for axis in axes:
+            _erode_by(result, result.clone(), axis, closed)
+    elif connectivity == 1:
+        for axis in axes:
+            _erode_by(result, mask, axis, closed)
+    else:
+        for pair in itertools.combinations(axes, connectivity):
+            plane = mask.clone()
+            for axis in pair:
+                _erode_by(plane, plane.clone(), axis, closed)
+            result &= plane
+    return result
+
+
+def _erode_by(result: Tensor, mask: Tensor, axis: int, closed: bool) -> None:
+    """Leave in ``result`` what has both of its neighbours along ``axis`` in ``mask``."""
+    n = mask.shape[axis]
+    result.narrow(axis, 1, n - 1).logical_and_(mask.narrow(axis, 0, n - 1))
+    result.narrow(axis, 0, n - 1).logical_and_(mask.narrow(axis, 1, n - 1))
+    if closed:
+        result.select(axis, 0).fill_(False)
+        result.select(axis, n - 1).fill_(False)
+
+
+def _shift_to_faces(maps: Tensor, dims: int, spacing: Any, backend: str | None) -> None:
+    r"""Move the zero level from voxel centres to the faces between them, at unequal spacing.
+
+    Let q be the nearest voxel of the other class, and k = |p - q| in voxels. The segment from q to p is inside of
+    q's cell as long as each coordinate has moved by half a voxel at most, that is, for the fraction
+    :math:`1 / (2 \max_a k_a)` of it: so it leaves the cell through the face across the axis with the largest
+    :math:`k_a`, and half the spacing of that axis is what lies between q's centre and that face. Where several
+    axes are largest, the segment leaves through an edge, and the narrowest of them counts.
+    """
+    inside = maps < 0
+    device = maps.device
+    if isinstance(spacing, Tensor):
+        s = spacing.to(torch.float32).view(-1, 1, 1, 1, 1, 3)
+        given: Any = spacing[:, 3 - dims :]
+    else:
+        s = torch.tensor(spacing, dtype=torch.float32, device=device)
+        given = list(spacing[3 - dims :])
+    squeezed = inside.view(*inside.shape[:2], *inside.shape[5 - dims :])
+    to_outside, to_inside = (
+        transform.nearest(m, given, spatial_dims=dims, backend=backend)[1].view(inside.shape)
+        for m in (squeezed, ~squeezed)
+    )
+    index = torch.where(inside, to_outside, to_inside)
+    steps = []
+    for axis in (2, 3, 4):
+        n = maps.shape[axis]
+        place = torch.arange(n, device=device).view(-1, *(1,) * (4 - axis))
+        steps.append((index.div(math.prod(maps.shape[axis + 1 :]), rounding_mode="floor") % n - place).abs_())
+    k = torch.stack(steps, dim=-1)
+    across = torch.where(k == k.amax(-1, keepdim=True), s, math.inf)[..., 3 - dims :].amin(-1)
+    maps.sub_(torch.copysign(across.mul_(0.5), maps))  # infinite distances stay so
+
+
+# ---- the pass, in torch operators -----------------------------------------------------------------------
+
+
+def _evaluate(
+    maps: Tensor,
+    f: Formula,
+    o: Options,
+    layout: arguments.Layout,
+    dims: int,
+    inside: Inside,
+    spacing: Any,
+    extrema: Tensor | None,
+    labels: Tensor | None,
+) -> None:
+    """What a backend without ``remap`` leaves to do."""
+    signed = inside == Inside.NEGATIVE
+    inner = foreground(layout) if inside == Inside.MASK else (maps < 0 if signed else maps > 0)
+    d = maps.abs()
+    sides = 5 - dims
+    if isinstance(spacing, Tensor):
+        s: Scalar = spacing[:, 2].to(torch.float32).view(-1, 1, 1, 1, 1)
+        extent = torch.tensor(maps.shape[sides:], device=maps.device)
+        diagonal: Scalar = (spacing[:, 3 - dims :] * extent).norm(dim=1).to(torch.float32).view(-1, 1, 1, 1, 1)
+    else:
+        s = spacing[2]
+        diagonal = math.hypot(*(n * k for n, k in zip(maps.shape[sides:], spacing[3 - dims :], strict=True)))
+    top_in: Scalar = 0.0
+    top_out: Scalar = 0.0
+    if extrema is not None:
+        top_in, top_out = (x.sqrt()[..., None, None, None] for x in extrema.view(*maps.shape[:2], 2).unbind(-1))
+    if labels is not None:
+        top_in = _component_maxima(d, labels)
+    v_in, v_out = (1.0, top_in, s, diagonal), (1.0, top_out, s, diagonal)
+
+    divisor_in, divisor_out = _dot(f.inside.divisor, v_in), _dot(f.outside.divisor, v_out)
+    if f.shared:
+        divisor_in = divisor_out = torch.maximum(divisor_in, divisor_out)  # type: ignore[arg-type]
+    value = torch.where(
+        inner, _side(d, f.inside, v_in, divisor_in, f.rate), _side(d, f.outside, v_out, divisor_out, f.rate)
+    ).clamp_(f.low, f.high)
+    if o.boundary == "inner_zero":
+        value.masked_fill_(_contour(inner, o._replace(connectivity=1), dims), f.edge)
+    empty, full = (
+        torch.as_tensor(a + b * diagonal if b else a).clamp(-f.limit, f.limit) for a, b in (f.empty, f.full)
+    )
+    missing = torch.where(inner, full.to(maps), empty.to(maps))
+    torch.where(d.isinf(), missing, value, out=maps)
+
+
+def _side(d: Tensor, side: Side, v: tuple[Scalar, ...], divisor: Scalar, rate: float) -> Scalar:
+    if rate:
+        return torch.exp(d.square().mul_(rate)).mul_(side.slope).add_(side.add)
+    if side.slope == 0:
+        return torch.full((), side.add, device=d.device)
+    value = d * side.slope + _dot(side.offset, v)
+    if side.divisor == (1.0, 0.0, 0.0, 0.0):
+        return value.add_(side.add)
+    scale = abs(side.divisor[1]) * v[1]
+    degenerate = torch.as_tensor(divisor <= 1e-6 * scale, device=d.device)
+    return torch.where(degenerate, side.degenerate, value / torch.where(degenerate, 1.0, divisor) + side.add)
+
+
+def _dot(a: Vector, v: tuple[Scalar, ...]) -> Scalar:
+    return sum((x * y for x, y in zip(a, v, strict=True) if x), 0.0)
+
+
+def _component_maxima(d: Tensor, labels: Tensor) -> Tensor:
+    """The largest finite distance of each voxel's component; 0 in the background.
+
+    No image has more components than voxels without a common face, (N + 1) / 2: so the table of maxima needs no
+    count, which would have to be read back.
+    """
+    images = d.shape[0] * d.shape[1]
+    voxels = d.numel() // images
+    index = labels.view(images, voxels).long()
+    finite = torch.where(d.isinf(), 0.0, d).view(images, voxels)
+    table = torch.zeros((images, (voxels + 1) // 2 + 1), device=d.device).scatter_reduce_(1, index, finite, "amax")
+    return table.gather(1, index).mul_(index > 0).view(d.shape)
