@@ -16,7 +16,7 @@ from scipy import ndimage
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from dtkernels import metrics
-from dtkernels.metrics import dense, masks, packed, surface, surface_metrics, surfels
+from dtkernels.metrics import dense, distances, masks, packed, surface, surface_metrics, surfels
 from dtkernels.metrics.definitions import DEFINITIONS
 
 PERCENTILES = (95, 52, 99.5)
@@ -277,7 +277,7 @@ def test_surface_includes_the_image_edge(path):
     """conventions.md: a 3 x 6 block at the edge of a 6 x 6 image has 14 surface pixels, 6 with an open border."""
     mask = block((6, 6), (0, 3), (0, 6))
     images = masks.pair(torch.from_numpy(mask), torch.from_numpy(mask), 2, None, True)
-    sums = packed.measure(images, None, DEFINITIONS["monai"], False, (), (), None)
+    sums = packed.measure(images, None, DEFINITIONS["monai"], False, (), (), distances.by_name("euclidean", None))
     assert sums.total.flatten().tolist() == [14, 14]
 
 
@@ -286,7 +286,9 @@ def test_surface_elements_are_sized_by_spacing(path):
     mask = block((5, 8, 8), (2, 3), (0, 8), (0, 8))
     images = masks.pair(torch.from_numpy(mask), torch.from_numpy(mask), 3, None, True)
     spacing = [2.0, 1.0, 1.0]
-    total = packed.measure(images, spacing, DEFINITIONS["deepmind"], False, (), (), None).total[0, 0, 0]
+    total = packed.measure(
+        images, spacing, DEFINITIONS["deepmind"], False, (), (), distances.by_name("euclidean", None)
+    ).total[0, 0, 0]
     rims = 8 * 7 * math.hypot(1.0, 0.5) + 8 * math.hypot(2.0, 2.0, 1.0) / 8
     assert total.item() == pytest.approx(2 * 7 * 7 + rims, rel=1e-9)
 
@@ -300,7 +302,7 @@ def test_percentiles_beyond_the_limit_of_torch_quantile():
     with pytest.raises(RuntimeError, match="too large"):
         torch.quantile(torch.from_numpy(squares), 0.95)
     expected = math.sqrt(np.partition(squares, 16_150_000)[16_150_000])  # 0.95 * 17,000,000, and its like around
-    assert packed._ranked(packed._Elements(squares, None, None), (95.0,)) == pytest.approx([expected], rel=1e-12)
+    assert packed._ranked(packed.Elements(squares, None, None), (95.0,)) == pytest.approx([expected], rel=1e-12)
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 10, 101])
@@ -309,7 +311,7 @@ def test_percentiles_are_numpys(count, q):
     rng = np.random.default_rng(count)
     squares = rng.integers(0, 30, count).astype(np.float32)
     expected = np.percentile(np.sqrt(squares.astype(np.float64)), q)
-    assert packed._ranked(packed._Elements(squares, None, None), (q,)) == pytest.approx([expected], rel=1e-12)
+    assert packed._ranked(packed.Elements(squares, None, None), (q,)) == pytest.approx([expected], rel=1e-12)
     keys = torch.full((1, count + 7), dense._BEYOND, dtype=torch.int32)
     keys[0, 3 : 3 + count] = torch.from_numpy(squares).view(torch.int32)
     assert dense._linear(keys, q / 100).tolist() == pytest.approx([expected], rel=1e-12)

@@ -87,12 +87,14 @@ def test_triangulations_of_greatest_area_agree_at_any_spacing():
 
 def area_of(mask: np.ndarray, spacing: tuple[float, ...]) -> float:
     """Area of the surface, by way of the metrics: twice the distances' weights."""
-    from dtkernels.metrics import masks, packed
+    from dtkernels.metrics import distances, masks, packed
     from dtkernels.metrics.definitions import DEFINITIONS
 
     x = torch.from_numpy(mask)
     images = masks.pair(x, x, mask.ndim, None, True)
-    sums = packed.measure(images, list(spacing), DEFINITIONS["deepmind"], False, (), (), None)
+    sums = packed.measure(
+        images, list(spacing), DEFINITIONS["deepmind"], False, (), (), distances.by_name("euclidean", None)
+    )
     return float(sums.total[0, 0, 0])
 
 

@@ -11,6 +11,7 @@ class Definition(NamedTuple):
     subvoxel: bool  # surface elements of surfels.py, weighted by their size, instead of surface voxels
     pooled_percentile: bool  # a percentile of both directions together, not the larger of the two
     pooled_mean: bool  # ASSD is the mean over both surfaces together, not the mean of the two means
+    connectivity: int = 1  # surface voxels have a background neighbour in at most so many coordinates apart
 
 
 # monai and medpy share surface and means; MedPy before 0.5 took the mean of the two means.

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from .. import functional
 from . import surfels
 from .definitions import TIE, Definition
+from .distances import Distance, neighbours
 from .masks import Pair
 from .moments import Moments
 
@@ -31,7 +31,7 @@ def measure(
     pooled: bool,
     percentiles: tuple[float, ...],
     tolerances: tuple[float, ...],
-    backend: str | None,
+    distance: Distance,
 ) -> Moments:
     """Moments of every pair; ``pooled`` percentiles take both directions together."""
     dims = images.dims
@@ -46,10 +46,11 @@ def measure(
         at = codes.int() + rows.reshape(-1, *[1] * (codes.ndim - 1))
         weights = sizes.flatten().index_select(0, at.flatten()).reshape(codes.shape).flatten(3)
     else:
-        surface = masks & ~_eroded(masks, dims)
+        surface = masks & ~_eroded(masks, dims, definition.connectivity)
         weights = None
-    squares = functional.edt(~surface, spacing, spatial_dims=dims, squared=True, backend=backend)
-    squares = squares.flatten(3).flip(2)  # now the distances from each surface to the other
+    squares = (
+        distance(~surface, spacing, dims).flatten(3).flip(2)
+    )  # now the distances from each surface to the other
     surface = surface.flatten(3)
     keys = squares.view(torch.int32).masked_fill(~surface, _BEYOND)
     squares = squares.masked_fill(~surface, 0)
@@ -81,14 +82,15 @@ def _sum(weights: Tensor | None, values: Tensor) -> Tensor:
     return values.sum(-1, dtype=torch.float64) if weights is None else (weights * values).sum(-1)
 
 
-def _eroded(masks: Tensor, dims: int) -> Tensor:
-    """Foreground voxels whose face neighbours all are foreground; beyond the image there is none."""
+def _eroded(masks: Tensor, dims: int, connectivity: int) -> Tensor:
+    """Foreground voxels whose neighbours all are foreground; beyond the image there is none."""
+    padded = pad(masks, (1, 1) * dims)
     core = masks.clone()
-    for axis in range(-dims, 0):
-        side = masks.shape[axis]
-        for border, inner, shifted in ((0, 1, 0), (side - 1, 0, 1)):
-            core.select(axis, border).zero_()
-            core.narrow(axis, inner, side - 1).logical_and_(masks.narrow(axis, shifted, side - 1))
+    for step in neighbours(dims, connectivity):
+        shifted = padded
+        for axis, by in enumerate(step, -dims):
+            shifted = shifted.narrow(axis, 1 + by, masks.shape[axis])
+        core.logical_and_(shifted)
     return core
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 
 from torch import Tensor
 
-from . import masks
+from . import masks, readers
 from .surface import BOTH_EMPTY
 
 
@@ -111,81 +111,31 @@ def overlap_metrics(
     )
 
 
-def dice(
-    pred: Tensor,
-    target: Tensor,
-    *,
-    on_both_empty: str = "nan",
-    include_background: bool = True,
-    num_classes: int | None = None,
-    spatial_dims: int | None = None,
-) -> Tensor:
-    """Dice coefficient per case, as in :func:`overlap_metrics`."""
-    return overlap_metrics(
-        pred, target, on_both_empty=on_both_empty, include_background=include_background,
-        num_classes=num_classes, spatial_dims=spatial_dims,
-    ).dice  # fmt: skip
+@readers.of(overlap_metrics)
+def dice(result: OverlapMetrics) -> Tensor:
+    """Dice coefficient per case; takes what :func:`overlap_metrics` takes."""
+    return result.dice
 
 
-def global_dice(
-    pred: Tensor,
-    target: Tensor,
-    *,
-    on_both_empty: str = "nan",
-    include_background: bool = True,
-    num_classes: int | None = None,
-    spatial_dims: int | None = None,
-) -> Tensor:
-    """Dice coefficient of all samples together (DG), as in :func:`overlap_metrics`."""
-    return overlap_metrics(
-        pred, target, on_both_empty=on_both_empty, include_background=include_background,
-        num_classes=num_classes, spatial_dims=spatial_dims,
-    ).global_dice  # fmt: skip
+@readers.of(overlap_metrics)
+def global_dice(result: OverlapMetrics) -> Tensor:
+    """Dice coefficient of all samples together (DG); takes what :func:`overlap_metrics` takes."""
+    return result.global_dice
 
 
-def jaccard(
-    pred: Tensor,
-    target: Tensor,
-    *,
-    on_both_empty: str = "nan",
-    include_background: bool = True,
-    num_classes: int | None = None,
-    spatial_dims: int | None = None,
-) -> Tensor:
-    """Jaccard coefficient per case, as in :func:`overlap_metrics`."""
-    return overlap_metrics(
-        pred, target, on_both_empty=on_both_empty, include_background=include_background,
-        num_classes=num_classes, spatial_dims=spatial_dims,
-    ).jaccard  # fmt: skip
+@readers.of(overlap_metrics)
+def jaccard(result: OverlapMetrics) -> Tensor:
+    """Jaccard coefficient per case; takes what :func:`overlap_metrics` takes."""
+    return result.jaccard
 
 
-def volumetric_overlap_error(
-    pred: Tensor,
-    target: Tensor,
-    *,
-    on_both_empty: str = "nan",
-    include_background: bool = True,
-    num_classes: int | None = None,
-    spatial_dims: int | None = None,
-) -> Tensor:
-    """VOE, 1 - Jaccard, per case, as in :func:`overlap_metrics`."""
-    return overlap_metrics(
-        pred, target, on_both_empty=on_both_empty, include_background=include_background,
-        num_classes=num_classes, spatial_dims=spatial_dims,
-    ).voe  # fmt: skip
+@readers.of(overlap_metrics)
+def volumetric_overlap_error(result: OverlapMetrics) -> Tensor:
+    """VOE, 1 - Jaccard, per case; takes what :func:`overlap_metrics` takes."""
+    return result.voe
 
 
-def relative_volume_difference(
-    pred: Tensor,
-    target: Tensor,
-    *,
-    on_both_empty: str = "nan",
-    include_background: bool = True,
-    num_classes: int | None = None,
-    spatial_dims: int | None = None,
-) -> Tensor:
-    """RVD, positive where the prediction is too large, per case, as in :func:`overlap_metrics`."""
-    return overlap_metrics(
-        pred, target, on_both_empty=on_both_empty, include_background=include_background,
-        num_classes=num_classes, spatial_dims=spatial_dims,
-    ).rvd  # fmt: skip
+@readers.of(overlap_metrics)
+def relative_volume_difference(result: OverlapMetrics) -> Tensor:
+    """RVD, positive where the prediction is too large, per case; takes what :func:`overlap_metrics` takes."""
+    return result.rvd

@@ -9,6 +9,7 @@ surface are a few bitwise operations over contiguous bytes.
 from __future__ import annotations
 
 import math
+import operator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,9 +17,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .. import functional
 from . import surfels
 from .definitions import TIE, Definition
+from .distances import Distance, neighbours
 from .masks import Pair
 from .moments import Moments
 
@@ -32,7 +33,7 @@ class _Sizes(NamedTuple):
     ranks: Array  # uint8 by code
 
 
-class _Elements(NamedTuple):
+class Elements(NamedTuple):
     """One surface: squared distances to the other, float32, and which size each element has (None: all 1)."""
 
     squares: Array
@@ -40,6 +41,7 @@ class _Elements(NamedTuple):
     ordered: Array | None
 
     def weights(self) -> Array | None:
+        """Sizes of the elements."""
         return None if self.ranks is None or self.ordered is None else self.ordered[self.ranks]
 
 
@@ -50,7 +52,7 @@ def measure(
     pooled: bool,
     percentiles: tuple[float, ...],
     tolerances: tuple[float, ...],
-    backend: str | None,
+    distance: Distance,
 ) -> Moments:
     """Moments of every pair; ``pooled`` percentiles take both directions together."""
     samples, classes = images.pred.shape[:2]
@@ -68,7 +70,7 @@ def measure(
                 total[:, b, k] = [box is not None for box in boxes]
                 continue
             box = tuple(slice(min(p[0], t[0]), max(p[1], t[1])) for p, t in zip(*boxes, strict=True))
-            found = _elements([m[box] for m in masks], row, sizes, backend)
+            found = elements([m[box] for m in masks], row, definition, sizes, distance)
             for i, part in enumerate(found):
                 d2, w = part.squares.astype(np.float64), part.weights()
                 d = np.sqrt(d2)
@@ -99,48 +101,48 @@ def _box(mask: Array) -> list[tuple[int, int]] | None:
     return None
 
 
-def _elements(
-    masks: list[Array], spacing: list[float] | None, sizes: _Sizes | None, backend: str | None
-) -> list[_Elements]:
+def elements(
+    masks: list[Array],
+    spacing: list[float] | None,
+    definition: Definition,
+    sizes: _Sizes | None,
+    distance: Distance,
+) -> list[Elements]:
     """Both surfaces, each with its distances to the other."""
     shape = tuple(side + 1 for side in masks[0].shape)
     strides = [math.prod(shape[k + 1 :]) for k in range(len(shape))]
     count, margin = math.prod(shape), sum(strides)
+    steps = [sum(map(operator.mul, step, strides)) for step in neighbours(len(shape), definition.connectivity)]
     elsewhere: Array = np.empty((2, count), np.bool_)
     found: list[Array] = []
     ranks: list[Array | None] = []
     for i, mask in enumerate(masks):
-        padded = np.zeros(margin + count, np.uint8)
-        padded[margin:].reshape(shape)[tuple(slice(n - 1) for n in shape)] = mask
+        padded = np.zeros(margin + count + margin, np.uint8)
+        padded[margin : margin + count].reshape(shape)[tuple(slice(n - 1) for n in shape)] = mask
         if sizes is None:
-            _not_surface_voxels(padded, margin, strides, elsewhere[i])
+            _not_surface_voxels(padded, margin, steps, elsewhere[i])
             found.append(np.flatnonzero(~elsewhere[i]))
             ranks.append(None)
         else:
-            codes = _codes(padded, strides)
+            codes = _codes(padded[: margin + count], strides)
             # 0 and the full code become the two largest numbers
             np.greater_equal(codes - np.uint8(1), len(sizes.ordered) - 2, out=elsewhere[i])
             found.append(np.flatnonzero(~elsewhere[i]))
             ranks.append(sizes.ranks[codes[found[i]]])
-    maps = functional.edt(
-        torch.from_numpy(elsewhere).reshape(2, *shape),
-        spacing, spatial_dims=len(shape), squared=True, backend=backend,
-    )  # fmt: skip
+    maps = distance(torch.from_numpy(elsewhere).reshape(2, *shape), spacing, len(shape))
     flat = maps.reshape(2, count).numpy()
     ordered = None if sizes is None else sizes.ordered
-    return [_Elements(flat[1 - i][found[i]], ranks[i], ordered) for i in range(2)]
+    return [Elements(flat[1 - i][found[i]], ranks[i], ordered) for i in range(2)]
 
 
-def _not_surface_voxels(padded: Array, margin: int, strides: list[int], out: Array) -> None:
-    """False on foreground voxels with a face neighbour that is not, beyond the image included."""
-    count = len(padded) - margin - strides[0]  # the last layer is padding
+def _not_surface_voxels(padded: Array, margin: int, steps: list[int], out: Array) -> None:
+    """False on foreground voxels with a neighbour that is not, beyond the image included."""
+    count = len(out)
     mask = padded[margin : margin + count]
     core = mask.copy()
-    for stride in strides:
-        core &= padded[margin - stride : margin - stride + count]
-        core &= padded[margin + stride : margin + stride + count]
-    np.equal(mask, core, out=out[:count])
-    out[count:] = True
+    for step in steps:
+        core &= padded[margin + step : margin + step + count]
+    np.equal(mask, core, out=out)
 
 
 def _codes(padded: Array, strides: list[int]) -> Array:
@@ -159,12 +161,12 @@ def _sizes(spacing: list[float] | None, dims: int) -> _Sizes:
     return _Sizes(sizes[order], ranks)
 
 
-def _pool(parts: list[_Elements]) -> _Elements:
+def _pool(parts: list[Elements]) -> Elements:
     ranks = None if parts[0].ranks is None else np.concatenate([p.ranks for p in parts if p.ranks is not None])
-    return _Elements(np.concatenate([p.squares for p in parts]), ranks, parts[0].ordered)
+    return Elements(np.concatenate([p.squares for p in parts]), ranks, parts[0].ordered)
 
 
-def _ranked(part: _Elements, percentiles: tuple[float, ...]) -> list[float]:
+def _ranked(part: Elements, percentiles: tuple[float, ...]) -> list[float]:
     """Percentiles of the distances.
 
     Without weights as numpy.percentile: linear between order statistics. With weights the smallest distance

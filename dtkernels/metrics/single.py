@@ -9,6 +9,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from ..arguments import SpacingLike
+from . import readers
 from .surface import SurfaceMetrics, surface_metrics
 
 
@@ -19,11 +20,14 @@ def hausdorff_distance(
     *,
     definition: str = "monai",
     directed: bool = False,
+    distance: str = "euclidean",
+    connectivity: int = 1,
     on_empty: str | float = "inf",
     on_both_empty: str = "nan",
     include_background: bool = True,
     num_classes: int | None = None,
     spatial_dims: int | None = None,
+    backend: str | None = None,
 ) -> Tensor:
     """Hausdorff distance: the largest distance of a surface to the other.
 
@@ -33,9 +37,11 @@ def hausdorff_distance(
     >>> hausdorff_distance(torch.tensor([0, 1, 1, 0, 0]), torch.tensor([0, 1, 1, 1, 1]), spacing=0.5)
     tensor(1.)
     """
-    return _measure(
-        pred, target, spacing, definition, (), (), directed, on_empty, on_both_empty,
-        include_background, num_classes, spatial_dims,
+    return surface_metrics(
+        pred, target, spacing, definition=definition, percentiles=(), tolerances=(), directed=directed,
+        distance=distance, connectivity=connectivity, on_empty=on_empty, on_both_empty=on_both_empty,
+        include_background=include_background, num_classes=num_classes, spatial_dims=spatial_dims,
+        backend=backend,
     ).hd  # fmt: skip
 
 
@@ -47,11 +53,14 @@ def hausdorff_percentile(
     percentile: float = 95,
     definition: str = "monai",
     directed: bool = False,
+    distance: str = "euclidean",
+    connectivity: int = 1,
     on_empty: str | float = "inf",
     on_both_empty: str = "nan",
     include_background: bool = True,
     num_classes: int | None = None,
     spatial_dims: int | None = None,
+    backend: str | None = None,
 ) -> Tensor:
     """Robust Hausdorff distance (HD95): a percentile of the surface distances.
 
@@ -62,109 +71,12 @@ def hausdorff_percentile(
     >>> hausdorff_percentile(torch.tensor([0, 1, 1, 0, 0]), torch.tensor([0, 1, 1, 1, 1]), percentile=50)
     tensor(1.)
     """
-    return _measure(
-        pred, target, spacing, definition, (percentile,), (), directed, on_empty, on_both_empty,
-        include_background, num_classes, spatial_dims,
+    return surface_metrics(
+        pred, target, spacing, definition=definition, percentiles=percentile, tolerances=(), directed=directed,
+        distance=distance, connectivity=connectivity, on_empty=on_empty, on_both_empty=on_both_empty,
+        include_background=include_background, num_classes=num_classes, spatial_dims=spatial_dims,
+        backend=backend,
     ).hd_percentiles[0]  # fmt: skip
-
-
-def average_surface_distance(
-    pred: Tensor,
-    target: Tensor,
-    spacing: SpacingLike = None,
-    *,
-    definition: str = "monai",
-    on_empty: str | float = "inf",
-    on_both_empty: str = "nan",
-    include_background: bool = True,
-    num_classes: int | None = None,
-    spatial_dims: int | None = None,
-) -> Tensor:
-    """ASD: mean distance of the prediction's surface to the target's. Swap the masks for the way back.
-
-    >>> import torch
-    >>> average_surface_distance(torch.tensor([0, 1, 1, 0, 0]), torch.tensor([0, 0, 1, 1, 0]))
-    tensor(0.5000)
-    """
-    return _measure(
-        pred, target, spacing, definition, (), (), False, on_empty, on_both_empty,
-        include_background, num_classes, spatial_dims,
-    ).asd  # fmt: skip
-
-
-def average_symmetric_surface_distance(
-    pred: Tensor,
-    target: Tensor,
-    spacing: SpacingLike = None,
-    *,
-    definition: str = "monai",
-    on_empty: str | float = "inf",
-    on_both_empty: str = "nan",
-    include_background: bool = True,
-    num_classes: int | None = None,
-    spatial_dims: int | None = None,
-) -> Tensor:
-    """ASSD: mean distance over both surfaces together (``"deepmind"``: mean of the two directed means).
-
-    Source: Heimann et al., Comparison and Evaluation of Methods for Liver Segmentation from CT Datasets,
-    IEEE TMI 28, 2009.
-
-    >>> import torch
-    >>> average_symmetric_surface_distance(torch.tensor([0, 1, 1, 0, 0]), torch.tensor([0, 0, 1, 1, 0]))
-    tensor(0.5000)
-    """
-    return _measure(
-        pred, target, spacing, definition, (), (), False, on_empty, on_both_empty,
-        include_background, num_classes, spatial_dims,
-    ).assd  # fmt: skip
-
-
-def maximum_symmetric_surface_distance(
-    pred: Tensor,
-    target: Tensor,
-    spacing: SpacingLike = None,
-    *,
-    definition: str = "monai",
-    on_empty: str | float = "inf",
-    on_both_empty: str = "nan",
-    include_background: bool = True,
-    num_classes: int | None = None,
-    spatial_dims: int | None = None,
-) -> Tensor:
-    """MSD of Heimann et al. (2009): another name of the undirected Hausdorff distance.
-
-    >>> import torch
-    >>> maximum_symmetric_surface_distance(torch.tensor([0, 1, 1, 0]), torch.tensor([0, 1, 1, 1]))
-    tensor(1.)
-    """
-    return _measure(
-        pred, target, spacing, definition, (), (), False, on_empty, on_both_empty,
-        include_background, num_classes, spatial_dims,
-    ).msd  # fmt: skip
-
-
-def root_mean_square_surface_distance(
-    pred: Tensor,
-    target: Tensor,
-    spacing: SpacingLike = None,
-    *,
-    definition: str = "monai",
-    on_empty: str | float = "inf",
-    on_both_empty: str = "nan",
-    include_background: bool = True,
-    num_classes: int | None = None,
-    spatial_dims: int | None = None,
-) -> Tensor:
-    """RMSD of Heimann et al. (2009): root of the mean squared distance over both surfaces together.
-
-    >>> import torch
-    >>> root_mean_square_surface_distance(torch.tensor([0, 1, 1, 0, 0]), torch.tensor([0, 0, 1, 1, 0]))
-    tensor(0.7071)
-    """
-    return _measure(
-        pred, target, spacing, definition, (), (), False, on_empty, on_both_empty,
-        include_background, num_classes, spatial_dims,
-    ).rmsd  # fmt: skip
 
 
 def normalized_surface_dice(
@@ -175,10 +87,13 @@ def normalized_surface_dice(
     tolerance: float = 1.0,
     definition: str = "monai",
     directed: bool = False,
+    distance: str = "euclidean",
+    connectivity: int = 1,
     on_both_empty: str = "nan",
     include_background: bool = True,
     num_classes: int | None = None,
     spatial_dims: int | None = None,
+    backend: str | None = None,
 ) -> Tensor:
     """NSD: share of both surfaces within ``tolerance`` of the other, 0 where one mask is empty.
 
@@ -189,28 +104,80 @@ def normalized_surface_dice(
     >>> normalized_surface_dice(torch.tensor([0, 1, 1, 0, 0]), torch.tensor([0, 1, 1, 1, 1]), tolerance=0.5)
     tensor(0.5000)
     """
-    return _measure(
-        pred, target, spacing, definition, (), (tolerance,), directed, "inf", on_both_empty,
-        include_background, num_classes, spatial_dims,
+    return surface_metrics(
+        pred, target, spacing, definition=definition, percentiles=(), tolerances=tolerance, directed=directed,
+        distance=distance, connectivity=connectivity, on_both_empty=on_both_empty,
+        include_background=include_background, num_classes=num_classes, spatial_dims=spatial_dims,
+        backend=backend,
     ).nsd[0]  # fmt: skip
 
 
-def _measure(
+def _without_ranks(
     pred: Tensor,
     target: Tensor,
-    spacing: SpacingLike,
-    definition: str,
-    percentiles: tuple[float, ...],
-    tolerances: tuple[float, ...],
-    directed: bool,
-    on_empty: str | float,
-    on_both_empty: str,
-    include_background: bool,
-    num_classes: int | None,
-    spatial_dims: int | None,
+    spacing: SpacingLike = None,
+    *,
+    definition: str = "monai",
+    distance: str = "euclidean",
+    connectivity: int = 1,
+    on_empty: str | float = "inf",
+    on_both_empty: str = "nan",
+    include_background: bool = True,
+    num_classes: int | None = None,
+    spatial_dims: int | None = None,
+    backend: str | None = None,
 ) -> SurfaceMetrics:
+    """All but percentiles and tolerances."""
     return surface_metrics(
-        pred, target, spacing, definition=definition, percentiles=percentiles, tolerances=tolerances,
-        directed=directed, on_empty=on_empty, on_both_empty=on_both_empty,
+        pred, target, spacing, definition=definition, percentiles=(), tolerances=(),
+        distance=distance, connectivity=connectivity, on_empty=on_empty, on_both_empty=on_both_empty,
         include_background=include_background, num_classes=num_classes, spatial_dims=spatial_dims,
+        backend=backend,
     )  # fmt: skip
+
+
+@readers.of(_without_ranks)
+def average_surface_distance(result: SurfaceMetrics) -> Tensor:
+    """ASD: mean distance of the prediction's surface to the target's. Swap the masks for the way back.
+
+    >>> import torch
+    >>> average_surface_distance(torch.tensor([0, 1, 1, 0, 0]), torch.tensor([0, 0, 1, 1, 0]))
+    tensor(0.5000)
+    """
+    return result.asd
+
+
+@readers.of(_without_ranks)
+def average_symmetric_surface_distance(result: SurfaceMetrics) -> Tensor:
+    """ASSD: mean distance over both surfaces together (``"deepmind"``: mean of the two directed means).
+
+    Source: Heimann et al., Comparison and Evaluation of Methods for Liver Segmentation from CT Datasets,
+    IEEE TMI 28, 2009.
+
+    >>> import torch
+    >>> average_symmetric_surface_distance(torch.tensor([0, 1, 1, 0, 0]), torch.tensor([0, 0, 1, 1, 0]))
+    tensor(0.5000)
+    """
+    return result.assd
+
+
+@readers.of(_without_ranks)
+def maximum_symmetric_surface_distance(result: SurfaceMetrics) -> Tensor:
+    """MSD of Heimann et al. (2009): another name of the undirected Hausdorff distance.
+
+    >>> import torch
+    >>> maximum_symmetric_surface_distance(torch.tensor([0, 1, 1, 0]), torch.tensor([0, 1, 1, 1]))
+    tensor(1.)
+    """
+    return result.msd
+
+
+@readers.of(_without_ranks)
+def root_mean_square_surface_distance(result: SurfaceMetrics) -> Tensor:
+    """RMSD of Heimann et al. (2009): root of the mean squared distance over both surfaces together.
+
+    >>> import torch
+    >>> root_mean_square_surface_distance(torch.tensor([0, 1, 1, 0, 0]), torch.tensor([0, 0, 1, 1, 0]))
+    tensor(0.7071)
+    """
+    return result.rmsd

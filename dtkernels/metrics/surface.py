@@ -42,8 +42,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .. import arguments
 from ..arguments import SpacingLike
-from . import dense, masks, packed
+from . import dense, distances, masks, packed
 from .definitions import DEFINITIONS
 from .masks import Pair
 
@@ -106,6 +107,8 @@ def surface_metrics(
     percentiles: float | Sequence[float] = (95,),
     tolerances: float | Sequence[float] = (1.0,),
     directed: bool = False,
+    distance: str = "euclidean",
+    connectivity: int = 1,
     on_empty: str | float = "inf",
     on_both_empty: str = "nan",
     include_background: bool = True,
@@ -142,6 +145,9 @@ def surface_metrics(
             counts as within it: rounding shall not decide ties.
         directed: HD, its percentiles and NSD look from the prediction's surface only. ASD always does, ASSD,
             MSD and RMSD never do.
+        distance: ``"euclidean"``, or ``"chessboard"`` or ``"taxicab"``, which count voxels and take no spacing.
+        connectivity: the surface is the foreground voxels with a background neighbour that differs in at most
+            so many coordinates, 1 (faces) to the number of spatial dimensions; 1 for ``"deepmind"``.
         on_empty: what distances are where one of the two masks is empty: ``"inf"``, ``"nan"``, a number,
             ``"diagonal"`` (of the image, side lengths times spacing), or ``"error"``, a ValueError that lists
             the pairs, also where both are empty; it alone reads back from a GPU. NSD is 0 in any case.
@@ -176,19 +182,26 @@ def surface_metrics(
     if not isinstance(on_empty, (int, float)) or isinstance(on_empty, bool):
         masks.choice("on_empty", on_empty, EMPTY)
     masks.choice("on_both_empty", on_both_empty, BOTH_EMPTY)
+    masks.choice("distance", distance, distances.NAMES)
     q = masks.numbers_in("percentiles", percentiles, 100)
     tau = masks.numbers_in("tolerances", tolerances, math.inf)
     images = masks.pair(pred, target, spatial_dims, num_classes, include_background)
-    rule = DEFINITIONS[definition]
+    rule = DEFINITIONS[definition]._replace(connectivity=arguments.check_connectivity(connectivity, images.dims))
     if rule.subvoxel and images.dims == 1:
         raise ValueError(
             f"spatial_dims: expected 2 or 3 with definition={definition!r}, got 1 for pred of shape "
             f"{tuple(pred.shape)}"
         )
+    if rule.subvoxel and connectivity != 1:
+        raise ValueError(f"connectivity: expected 1 with definition={definition!r}, got {connectivity}")
+    if distance != "euclidean" and spacing is not None:
+        raise ValueError(
+            f"spacing: expected None with distance={distance!r}, which counts voxels, got {spacing!r}"
+        )
     rows = masks.host_or_rows(spacing, images)
     pooled = rule.pooled_percentile and not directed
     measure = packed.measure if pred.device.type == "cpu" else dense.measure
-    sums = measure(images, rows, rule, pooled, q, tau, backend)
+    sums = measure(images, rows, rule, pooled, q, tau, distances.by_name(distance, backend))
 
     present = sums.total > 0  # (2, B, K)
     one, none = present[0] ^ present[1], ~(present[0] | present[1])
@@ -202,7 +215,7 @@ def surface_metrics(
     perfect = on_both_empty == "perfect"
 
     # masked_fill, not where: a number given to where is copied to a GPU with a synchronisation
-    def distance(value: Tensor) -> Tensor:
+    def length(value: Tensor) -> Tensor:
         value = value.masked_fill(none, 0.0 if perfect else math.nan)
         if isinstance(missing, Tensor):
             value = torch.where(one, missing, value)
@@ -217,12 +230,12 @@ def surface_metrics(
     weight = sums.total.sum(0)
     means = sums.first / sums.total
     return SurfaceMetrics(
-        hd=distance(sums.maximum[0] if directed else sums.maximum.amax(0)),
-        hd_percentiles=distance(sums.percentiles[:, 0] if directed else sums.percentiles.amax(1)),
-        asd=distance(means[0]),
-        assd=distance(sums.first.sum(0) / weight if rule.pooled_mean else means.mean(0)),
-        msd=distance(sums.maximum.amax(0)),
-        rmsd=distance((sums.second.sum(0) / weight).sqrt()),
+        hd=length(sums.maximum[0] if directed else sums.maximum.amax(0)),
+        hd_percentiles=length(sums.percentiles[:, 0] if directed else sums.percentiles.amax(1)),
+        asd=length(means[0]),
+        assd=length(sums.first.sum(0) / weight if rule.pooled_mean else means.mean(0)),
+        msd=length(sums.maximum.amax(0)),
+        rmsd=length((sums.second.sum(0) / weight).sqrt()),
         nsd=share(sums.within[:, 0] / sums.total[0] if directed else sums.within.sum(1) / weight),
         pred_empty=~present[0].reshape(images.lead),
         target_empty=~present[1].reshape(images.lead),
