@@ -44,6 +44,19 @@ class Elements(NamedTuple):
         """Sizes of the elements."""
         return None if self.ranks is None or self.ordered is None else self.ordered[self.ranks]
 
+    def in_order(self) -> tuple[Array, Array]:
+        """Squared distances and sizes, float64, sorted by distance, then by size.
+
+        surface-distance's order: where a share of the area meets a percentage exactly, as halves do in symmetric
+        masks, its answer hangs on the rounding of a sum in this very order. Both fit one integer, since the
+        pattern of a float that is not negative is ordered like the float.
+        """
+        if self.ranks is None or self.ordered is None:
+            return np.sort(self.squares).astype(np.float64), np.ones(len(self.squares))
+        keys = self.squares.view(np.int32).astype(np.int64) << 8 | self.ranks
+        keys.sort()
+        return (keys >> 8).astype(np.int32).view(np.float32).astype(np.float64), self.ordered[keys & 255]
+
 
 def measure(
     images: Pair,
@@ -69,8 +82,7 @@ def measure(
             if boxes[0] is None or boxes[1] is None:
                 total[:, b, k] = [box is not None for box in boxes]
                 continue
-            box = tuple(slice(min(p[0], t[0]), max(p[1], t[1])) for p, t in zip(*boxes, strict=True))
-            found = elements([m[box] for m in masks], row, definition, sizes, distance)
+            found = _elements([m[_hull(boxes)] for m in masks], row, definition, sizes, distance)
             for i, part in enumerate(found):
                 d2, w = part.squares.astype(np.float64), part.weights()
                 d = np.sqrt(d2)
@@ -87,6 +99,24 @@ def measure(
     return Moments(*map(torch.from_numpy, (total, first, second, maximum, within, ranked)))
 
 
+def surfaces(
+    masks: list[Array], spacing: list[float] | None, definition: Definition, distance: Distance
+) -> list[Elements]:
+    """The surfaces of two masks, each with its distances to the other: inf to one that has none."""
+    boxes = [_box(m) for m in masks]
+    inside = [m[_hull(boxes)] for m in masks]
+    sizes = _sizes(spacing, masks[0].ndim) if definition.subvoxel else None
+    return _elements(inside, spacing, definition, sizes, distance)
+
+
+def _hull(boxes: list[list[tuple[int, int]] | None]) -> tuple[slice, ...]:
+    """The box around boxes; of no voxel where there are none."""
+    found = [box for box in boxes if box is not None]
+    if not found:
+        return (slice(0, 0),)
+    return tuple(slice(min(b[k][0] for b in found), max(b[k][1] for b in found)) for k in range(len(found[0])))
+
+
 def _box(mask: Array) -> list[tuple[int, int]] | None:
     """First and one past the last index of the foreground along each axis; None where there is none."""
     box: list[tuple[int, int]] = []
@@ -101,7 +131,7 @@ def _box(mask: Array) -> list[tuple[int, int]] | None:
     return None
 
 
-def elements(
+def _elements(
     masks: list[Array],
     spacing: list[float] | None,
     definition: Definition,
@@ -182,13 +212,7 @@ def _ranked(part: Elements, percentiles: tuple[float, ...]) -> list[float]:
             high = math.sqrt(ordered[min(below + 1, len(ordered) - 1)])
             result.append(low + (high - low) * (rank - below))
         return result
-    # By distance, then size, surface-distance's order: where a share meets a percentage exactly, as halves do
-    # in symmetric masks, its answer hangs on the rounding of this very sum. Both fit one integer, since the
-    # pattern of a float that is not negative is ordered like the float.
-    keys = part.squares.view(np.int32).astype(np.int64) << 8 | part.ranks
-    keys.sort()
-    weights = part.ordered[keys & 255]
+    squares, weights = part.in_order()
     share = np.cumsum(weights) / weights.sum()
-    at = np.minimum(np.searchsorted(share, [q / 100 for q in percentiles]), len(keys) - 1)
-    squares = (keys[at] >> 8).astype(np.int32).view(np.float32)
-    return [math.sqrt(d2) for d2 in squares]
+    at = np.minimum(np.searchsorted(share, [q / 100 for q in percentiles]), len(squares) - 1)
+    return np.sqrt(squares[at]).tolist()  # type: ignore[no-any-return]
