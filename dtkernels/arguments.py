@@ -152,7 +152,13 @@ def check_device(name: str, value: torch.Tensor, mask: torch.Tensor) -> None:
 
 
 def check_options(
-    *, squared: Any = False, border: Any = "open", backend: Any, threshold: Any = None, num_classes: Any = 1
+    *,
+    squared: Any = False,
+    border: Any = "open",
+    backend: Any,
+    threshold: Any = None,
+    num_classes: Any = 1,
+    out_dtype: Any = None,
 ) -> None:
     """Types of the options: torch's own answer to a wrong one is a dump of the operator's schema."""
     if not isinstance(squared, bool):
@@ -163,8 +169,71 @@ def check_options(
         raise TypeError(f"backend: expected None or a str, a backend's name, got {backend!r}")
     if threshold is not None and not isinstance(threshold, numbers.Real):
         raise TypeError(f"threshold: expected None or a number, got {threshold!r}")
+    if out_dtype is not None and not isinstance(out_dtype, torch.dtype):
+        raise TypeError(f"out_dtype: expected None or a torch.dtype, got {out_dtype!r}")
     if isinstance(num_classes, bool) or not isinstance(num_classes, (numbers.Integral, torch.SymInt)):
         raise TypeError(f"num_classes: expected an int, got {num_classes!r}")
+
+
+OUT_DTYPES = {
+    torch.float32: DType.FLOAT32,
+    torch.float16: DType.FLOAT16,
+    torch.bfloat16: DType.BFLOAT16,
+    torch.uint8: DType.UINT8,
+}
+# The largest finite distance that a type holds: no float16 is between 65504 and infinity, and 255 is the infinity
+# of bytes. The others reach as far as float32.
+_LARGEST = {torch.float16: 65504.0, torch.uint8: 254.0}
+
+
+def check_out_dtype(out_dtype: torch.dtype | None, signed: bool) -> torch.dtype:
+    """The element type of the result, float32 by default."""
+    if out_dtype is None:
+        return torch.float32
+    names = [str(dtype).removeprefix("torch.") for dtype in OUT_DTYPES if not (signed and dtype == torch.uint8)]
+    if out_dtype not in OUT_DTYPES or (signed and out_dtype == torch.uint8):
+        what = "of a signed distance " if signed else ""
+        raise TypeError(
+            f"out_dtype: expected a type {what}among {names}, got {str(out_dtype).removeprefix('torch.')}"
+        )
+    return out_dtype
+
+
+def check_distances_fit(
+    out_dtype: torch.dtype,
+    sides: Sequence[int],
+    spacing: Sequence[float] | torch.Tensor,
+    *,
+    squared: bool,
+    closed: bool,
+) -> None:
+    """No distance that is possible between voxels of an image of these sides may overflow its type.
+
+    ``spacing`` is one row or a tensor of rows, which must not be on a GPU: reading it would synchronise.
+    """
+    if out_dtype not in _LARGEST or min(sides) == 0:
+        return
+    name = str(out_dtype).removeprefix("torch.")
+    if isinstance(spacing, torch.Tensor):
+        if spacing.device.type != "cpu":
+            raise ValueError(
+                f"out_dtype: expected spacing as numbers for {name}, which its distances may overflow; "
+                f"got a tensor on {spacing.device}, whose values are not read"
+            )
+        if not spacing.numel():
+            return
+        rows = spacing.amax(0).tolist()
+    else:
+        rows = list(spacing)
+    square = sum((s * (n - 1)) ** 2 for s, n in zip(rows, sides, strict=True))
+    if closed:  # an image of one voxel has no diagonal, but a distance to what surrounds it
+        square = max(square, min((s * ((n + 1) // 2)) ** 2 for s, n in zip(rows, sides, strict=True)))
+    longest = square if squared else math.sqrt(square)
+    if longest > _LARGEST[out_dtype]:
+        raise ValueError(
+            f"out_dtype: expected {'squared ' if squared else ''}distances up to {_LARGEST[out_dtype]:g} "
+            f"for {name}, but the image's diagonal is {longest:g}; take float32 or bfloat16"
+        )
 
 
 def check_border(border: str) -> bool:
@@ -279,11 +348,16 @@ def check_out_type(out: Any) -> None:
 
 
 def check_out(
-    out: torch.Tensor, shape: Sequence[int], mask: torch.Tensor, spacing: torch.Tensor | None = None
+    out: torch.Tensor,
+    shape: Sequence[int],
+    mask: torch.Tensor,
+    spacing: torch.Tensor | None = None,
+    dtype: torch.dtype = torch.float32,
 ) -> None:
-    """A preallocated result: float32, contiguous, of the result's shape and device, apart from the mask."""
-    if out.dtype != torch.float32:
-        raise TypeError(f"out: expected dtype float32, got {str(out.dtype).removeprefix('torch.')}")
+    """A preallocated result: of its dtype, contiguous, of the result's shape and device, apart from the mask."""
+    if out.dtype != dtype:
+        expected, got = (str(d).removeprefix("torch.") for d in (dtype, out.dtype))
+        raise TypeError(f"out: expected dtype {expected}, got {got}")
     if tuple(out.shape) != tuple(shape):
         raise ValueError(f"out: expected shape {tuple(shape)}, got {tuple(out.shape)}")
     check_device("out", out, mask)

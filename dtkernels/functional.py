@@ -23,6 +23,7 @@ def edt(
     threshold: float | None = None,
     border: str = "open",
     out: Tensor | None = None,
+    out_dtype: torch.dtype | None = None,
     backend: str | None = None,
 ) -> Tensor:
     r"""Distance of each foreground voxel to the nearest background voxel.
@@ -46,17 +47,22 @@ def edt(
         threshold: foreground is ``mask > threshold`` instead, so that probabilities and logits need no mask
             of their own.
         border: ``"open"``: the image edge is no boundary. ``"closed"``: background surrounds the image.
-        out: contiguous float32 tensor of the result's shape to write to.
+        out: contiguous tensor of the result's shape and dtype to write to.
+        out_dtype: element type of the result, float32 by default. ``torch.float16`` and ``torch.bfloat16`` halve,
+            ``torch.uint8`` (unsigned distances only) quarters the memory; values are those of float32 rounded to
+            nearest, ties to even. Where the image's diagonal (its square if ``squared``) exceeds 65504 in float16
+            or 254 in uint8 the call is refused, so nothing overflows; 255 is the infinity of uint8.
         backend: a backend by name, see :func:`dtkernels.backends.available`.
 
     Returns:
-        float32 tensor of the mask's shape and device: 0 in the background; 0 everywhere for an empty mask;
-        +inf everywhere for a full mask with an open border. Not differentiable.
+        tensor of the mask's shape and device, float32 by default: 0 in the background; 0 everywhere for an empty
+        mask; +inf everywhere for a full mask with an open border. Not differentiable.
 
     Raises:
-        TypeError: ``mask`` is no tensor or of an unsupported dtype, or ``spacing`` no number.
+        TypeError: ``mask`` is no tensor or of an unsupported dtype, ``spacing`` no number, or ``out_dtype`` unfit.
         ValueError: wrong rank, spacing of the wrong length or not positive and finite, unknown border or
-            backend, ``mask`` requires a gradient, a side above 32,768, an unfit ``out``.
+            backend, ``mask`` requires a gradient, a side above 32,768, an unfit ``out``, distances that may
+            overflow ``out_dtype`` (or cannot be bounded: float16 or uint8 with ``spacing`` in a GPU's memory).
         RuntimeError: no backend can run on the mask's device.
 
     References:
@@ -69,7 +75,7 @@ def edt(
     """
     return _call(
         "edt", "mask", (mask,), spacing, spatial_dims, out,
-        squared=squared, threshold=threshold, border=border, backend=backend,
+        squared=squared, threshold=threshold, border=border, backend=backend, out_dtype=out_dtype,
     )  # fmt: skip
 
 
@@ -82,6 +88,7 @@ def sdf(
     threshold: float | None = None,
     border: str = "open",
     out: Tensor | None = None,
+    out_dtype: torch.dtype | None = None,
     backend: str | None = None,
 ) -> Tensor:
     r"""Signed distance ``d_out - d_in``: positive outside, negative inside, one sweep per axis for both.
@@ -100,11 +107,12 @@ def sdf(
         threshold: as in :func:`edt`.
         border: as in :func:`edt`; ``"closed"`` bounds the distances of foreground voxels only.
         out: as in :func:`edt`.
+        out_dtype: as in :func:`edt`, but not uint8, which holds no sign.
         backend: as in :func:`edt`.
 
     Returns:
-        float32 tensor of the mask's shape and device: +inf everywhere for an empty mask, -inf everywhere
-        for a full mask with an open border. Not differentiable.
+        tensor of the mask's shape and device, float32 by default: +inf everywhere for an empty mask, -inf
+        everywhere for a full mask with an open border. Not differentiable.
 
     Raises:
         TypeError, ValueError, RuntimeError: as :func:`edt`.
@@ -115,7 +123,7 @@ def sdf(
     """
     return _call(
         "sdf", "mask", (mask,), spacing, spatial_dims, out,
-        squared=squared, threshold=threshold, border=border, backend=backend,
+        squared=squared, threshold=threshold, border=border, backend=backend, out_dtype=out_dtype,
     )  # fmt: skip
 
 
@@ -128,6 +136,7 @@ def labels_sdf(
     squared: bool = False,
     border: str = "open",
     out: Tensor | None = None,
+    out_dtype: torch.dtype | None = None,
     backend: str | None = None,
 ) -> Tensor:
     """Signed distance of every class of a label map, without a one-hot tensor.
@@ -143,11 +152,12 @@ def labels_sdf(
         squared: as in :func:`sdf`.
         border: as in :func:`sdf`.
         out: as in :func:`edt`.
+        out_dtype: as in :func:`sdf`.
         backend: as in :func:`edt`.
 
     Returns:
-        float32 ``(C, *spatial)`` or ``(B, C, *spatial)``; absent and all-covering classes as in :func:`sdf`.
-        Not differentiable.
+        ``(C, *spatial)`` or ``(B, C, *spatial)``, float32 by default; absent and all-covering classes as in
+        :func:`sdf`. Not differentiable.
 
     Raises:
         TypeError, ValueError, RuntimeError: as :func:`edt`.
@@ -160,7 +170,7 @@ def labels_sdf(
     """
     return _call(
         "labels_sdf", "labels", (labels, num_classes), spacing, spatial_dims, out,
-        squared=squared, border=border, backend=backend,
+        squared=squared, border=border, backend=backend, out_dtype=out_dtype,
     )  # fmt: skip
 
 

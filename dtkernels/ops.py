@@ -35,6 +35,8 @@ from .formula import Options
 _library = Library("dtk", "DEF")
 
 _OPTIONS = "int? spatial_dims=None, bool squared=False, str border='open', str? backend=None"
+_OF_LABELS = _OPTIONS + ", ScalarType? out_dtype=None"
+_OF_MASK = _OF_LABELS + ", float? threshold=None"
 
 
 def _define(name: str, inputs: str, options: str, run: Any, fake: Any, vmap: Any) -> None:
@@ -78,16 +80,20 @@ def _check(name: str, x: Tensor, spacing: Any, spatial_dims: int | None, border:
     return dims
 
 
-def _mask_fake(
-    mask: Tensor,
-    spacing: Any = None,
-    *,
-    spatial_dims: int | None = None,
-    border: str = "open",
-    **options: Any,
-) -> Tensor:
-    _check("mask", mask, spacing, spatial_dims, border)
-    return mask.new_empty(mask.shape, dtype=torch.float32)
+def _mask_fake(signed: bool) -> Callable[..., Tensor]:
+    def fake(
+        mask: Tensor,
+        spacing: Any = None,
+        *,
+        spatial_dims: int | None = None,
+        border: str = "open",
+        out_dtype: torch.dtype | None = None,
+        **options: Any,
+    ) -> Tensor:
+        _check("mask", mask, spacing, spatial_dims, border)
+        return mask.new_empty(mask.shape, dtype=arguments.check_out_dtype(out_dtype, signed))
+
+    return fake
 
 
 def _labels_fake(
@@ -97,10 +103,12 @@ def _labels_fake(
     *,
     spatial_dims: int | None = None,
     border: str = "open",
+    out_dtype: torch.dtype | None = None,
     **options: Any,
 ) -> Tensor:
     dims = _check("labels", labels, spacing, spatial_dims, border)
-    return labels.new_empty(arguments.labels_shape(labels, num_classes, dims), dtype=torch.float32)
+    dtype = arguments.check_out_dtype(out_dtype, True)
+    return labels.new_empty(arguments.labels_shape(labels, num_classes, dims), dtype=dtype)
 
 
 def _map_fake(
@@ -192,12 +200,12 @@ def _vmap(operator: str, inputs: int) -> Callable[..., Any]:
 
 # ---- the operators ----------------------------------------------------------------------------------
 
-_define("edt", "Tensor mask", _OPTIONS + ", float? threshold=None", transform.edt, _mask_fake, _vmap("edt", 1))
-_define("sdf", "Tensor mask", _OPTIONS + ", float? threshold=None", transform.sdf, _mask_fake, _vmap("sdf", 1))
+_define("edt", "Tensor mask", _OF_MASK, transform.edt, _mask_fake(False), _vmap("edt", 1))
+_define("sdf", "Tensor mask", _OF_MASK, transform.sdf, _mask_fake(True), _vmap("sdf", 1))
 _define(
     "labels_sdf",
     "Tensor labels, int num_classes",
-    _OPTIONS,
+    _OF_LABELS,
     transform.labels_sdf,
     _labels_fake,
     _vmap("labels_sdf", 2),

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 
 class DType(enum.IntEnum):
-    """Element types of an input image; the order is that of ``csrc/dtk/image.h``."""
+    """Element types of images and results; the order is that of ``csrc/dtk/image.h``."""
 
     UINT8 = 0
     INT8 = 1
@@ -63,6 +63,7 @@ class Problem(NamedTuple):
     # float32 (images, 2), zeroed, or 0: the last pass takes into it, by maximum, the largest finite squared
     # distances of each image, after spacing: [of foreground voxels, of background voxels (if signed)].
     extrema: int = 0
+    out_dtype: DType = DType.FLOAT32  # FLOAT32, FLOAT16, BFLOAT16 or UINT8
 
 
 class Inside(enum.IntEnum):

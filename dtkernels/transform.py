@@ -22,9 +22,10 @@ def edt(
     backend: str | None = None,
     threshold: float | None = None,
     out: torch.Tensor | None = None,
+    out_dtype: torch.dtype | None = None,
 ) -> torch.Tensor:
     """Distance of each foreground voxel to the nearest background voxel."""
-    return _of_mask(mask, spacing, False, spatial_dims, squared, border, backend, threshold, out)
+    return _of_mask(mask, spacing, False, spatial_dims, squared, border, backend, threshold, out, out_dtype)
 
 
 def sdf(
@@ -37,9 +38,10 @@ def sdf(
     backend: str | None = None,
     threshold: float | None = None,
     out: torch.Tensor | None = None,
+    out_dtype: torch.dtype | None = None,
 ) -> torch.Tensor:
     """Signed distance, positive outside."""
-    return _of_mask(mask, spacing, True, spatial_dims, squared, border, backend, threshold, out)
+    return _of_mask(mask, spacing, True, spatial_dims, squared, border, backend, threshold, out, out_dtype)
 
 
 def labels_sdf(
@@ -52,13 +54,25 @@ def labels_sdf(
     border: str = "open",
     backend: str | None = None,
     out: torch.Tensor | None = None,
+    out_dtype: torch.dtype | None = None,
 ) -> torch.Tensor:
     """Signed distance of every class of a label map."""
     arguments.check_tensor("labels", labels)
     dims = arguments.resolve_spatial_dims(labels.ndim, spatial_dims, "labels")
     shape = arguments.labels_shape(labels, num_classes, dims)
     layout = arguments.labels_layout(labels, num_classes, dims)
-    return run(layout, shape, dims, spacing, signed=True, squared=squared, border=border, backend=backend, out=out)
+    return run(
+        layout,
+        shape,
+        dims,
+        spacing,
+        signed=True,
+        squared=squared,
+        border=border,
+        backend=backend,
+        out=out,
+        out_dtype=out_dtype,
+    )
 
 
 def sdf_extrema(
@@ -155,13 +169,23 @@ def _of_mask(
     backend: str | None,
     threshold: float | None,
     out: torch.Tensor | None,
+    out_dtype: torch.dtype | None,
 ) -> torch.Tensor:
     arguments.check_tensor("mask", mask)
     arguments.check_no_gradient("mask", mask)
     dims = arguments.resolve_spatial_dims(mask.ndim, spatial_dims)
     layout = arguments.mask_layout(mask, dims, threshold)
     return run(
-        layout, mask.shape, dims, spacing, signed=signed, squared=squared, border=border, backend=backend, out=out
+        layout,
+        mask.shape,
+        dims,
+        spacing,
+        signed=signed,
+        squared=squared,
+        border=border,
+        backend=backend,
+        out=out,
+        out_dtype=out_dtype,
     )
 
 
@@ -186,6 +210,7 @@ def run(
     border: str = "open",
     backend: str | None = None,
     out: torch.Tensor | None = None,
+    out_dtype: torch.dtype | None = None,
     extrema: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """One transform of every image of a batch."""
@@ -193,17 +218,25 @@ def run(
     closed = arguments.check_border(border)
     values, rows = spacing_of(spacing, dims, source, layout.image.shape[0])
     chosen = backends.choose(source.device, backend)
+    dtype = arguments.check_out_dtype(out_dtype, signed)
+    lengths = values.values[3 - dims :] if values.values is not None else rows[:, 3 - dims :]  # type: ignore[index]
+    arguments.check_distances_fit(dtype, shape[len(shape) - dims :], lengths, squared=squared, closed=closed)
     if out is None:
-        out = torch.empty(shape, dtype=torch.float32, device=source.device)
+        out = torch.empty(shape, dtype=dtype, device=source.device)
     else:
-        arguments.check_out(out, shape, source, spacing if isinstance(spacing, torch.Tensor) else None)
+        arguments.check_out(out, shape, source, spacing if isinstance(spacing, torch.Tensor) else None, dtype)
     if out.numel():
         fused = extrema is not None and getattr(chosen, "EXTREMA", False)
         pointer = extrema.data_ptr() if extrema is not None and fused else 0
-        problem = Problem(layout.image, dims, values, signed, squared, closed, out.data_ptr(), pointer)
-        chosen.run(problem, source, rows, out)
+        converts = dtype == torch.float32 or getattr(chosen, "CONVERTS", False)
+        into = out if converts else torch.empty(shape, dtype=torch.float32, device=source.device)
+        number = arguments.OUT_DTYPES[into.dtype]
+        problem = Problem(layout.image, dims, values, signed, squared, closed, into.data_ptr(), pointer, number)
+        chosen.run(problem, source, rows, into)
         if extrema is not None and not fused:
-            read_extrema(out, extrema, signed=signed, squared=squared)
+            read_extrema(into, extrema, signed=signed, squared=squared)
+        if not converts:
+            out.copy_(into if dtype != torch.uint8 else into.round_().clamp_(max=255))  # infinity is 255
     return out
 
 

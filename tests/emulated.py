@@ -112,9 +112,17 @@ class Options(NamedTuple):
     max_blocks: int | None = None
     solver: str | None = None
     fused: bool | None = None
+    out: str = "float32"  # dtype of the result; bfloat16 comes in uint16
 
 
-def transform(library: Library, image: NDArray[Any], dims: int, options: Options) -> NDArray[np.float32]:
+def transform(library: Library, image: NDArray[Any], dims: int, options: Options) -> NDArray[Any]:
+    """The result alone."""
+    return transform_with_extrema(library, image, dims, options, None)
+
+
+def transform_with_extrema(
+    library: Library, image: NDArray[Any], dims: int, options: Options, extrema: NDArray[np.float32] | None
+) -> NDArray[Any]:
     """Transform of an image with axes (batch, class, z, y, x); memory around the results is checked."""
     shape = image.shape if options.classes is None else (image.shape[0], options.classes, *image.shape[2:])
     stride = [s // image.itemsize for s in image.strides]
@@ -125,7 +133,8 @@ def transform(library: Library, image: NDArray[Any], dims: int, options: Options
         spacing = problems.Spacing(options.spacing)
     else:
         spacing = problems.Spacing(None, rows.ctypes.data, len(rows))
-    out, out_guard = _guarded(4 * int(np.prod(shape)))
+    element = np.dtype("uint16" if options.out == "bfloat16" else options.out)
+    out, out_guard = _guarded(element.itemsize * int(np.prod(shape)))
     problem = problems.Problem(
         problems.Image(
             image.ctypes.data,
@@ -141,16 +150,20 @@ def transform(library: Library, image: NDArray[Any], dims: int, options: Options
         options.squared,
         options.closed,
         out.ctypes.data,
+        0 if extrema is None else extrema.ctypes.data,
+        DTYPES[options.out],
     )
     plan = plans.plan(problem, options.device, options.max_blocks, options.solver, options.fused)
     scratch, scratch_guard = _guarded(plan.scratch_bytes)
-    for launch in plan.bind(image.ctypes.data, spacing.data, out.ctypes.data, scratch.ctypes.data):
+    for launch in plan.bind(
+        image.ctypes.data, spacing.data, out.ctypes.data, scratch.ctypes.data, problem.extrema
+    ):
         library.launch(launch)
     assert (out_guard[0] == GARBAGE).all(), "written before the output"
     assert (out_guard[1] == GARBAGE).all(), "written past the output"
     assert (scratch_guard[0] == GARBAGE).all(), "written before the scratch memory"
     assert (scratch_guard[1] == GARBAGE).all(), "written past the scratch memory"
-    return out.view(np.float32).reshape(shape)
+    return out.view(element).reshape(shape)
 
 
 def _guarded(size: int, to: int = 256) -> tuple[Bytes, tuple[Bytes, Bytes]]:

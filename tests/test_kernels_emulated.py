@@ -19,7 +19,19 @@ if __name__ == "__main__":
 import numpy as np
 import oracle
 import pytest
-from emulated import DTYPES, H200, SOURCES, Library, Options, Rule, as_image, masks, plans, transform
+from emulated import (
+    DTYPES,
+    H200,
+    SOURCES,
+    Library,
+    Options,
+    Rule,
+    as_image,
+    masks,
+    plans,
+    transform,
+    transform_with_extrema,
+)
 from emulator import build
 from numpy.typing import NDArray
 
@@ -227,6 +239,76 @@ def test_isotropic_spacing_scales_exact_integers(library: Library) -> None:
     np.testing.assert_array_equal(scaled, root * np.float32(0.3))
 
 
+def as_float(values: NDArray[Any], name: str) -> NDArray[np.float32]:
+    """Results of any type as float32; a byte of 255 is infinity."""
+    if name == "bfloat16":
+        return (values.astype(np.uint32) << 16).view(np.float32)
+    wide = values.astype(np.float32)
+    return np.where(wide == 255, np.float32(np.inf), wide) if name == "uint8" else wide
+
+
+def narrowed(values: NDArray[np.float32], name: str) -> NDArray[np.float32]:
+    """float32 rounded to nearest, ties to even."""
+    if name == "bfloat16":
+        bits = values.view(np.uint32).astype(np.uint64)
+        return ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16 << 16).astype(np.uint32).view(np.float32)
+    return np.rint(values) if name == "uint8" else values.astype(name).astype(np.float32)
+
+
+@pytest.mark.parametrize("name", ["float16", "bfloat16", "uint8"])
+@pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (0.37, 0.37, 0.37), (0.7, 1e-6, 2.3)])
+@pytest.mark.parametrize("shape", [(37,), (6, 33), (7, 12, 20), (40, 3, 9)])
+def test_narrow_results(
+    library: Library, shape: tuple[int, ...], spacing: tuple[float, float, float], name: str
+) -> None:
+    """float32 rounded once, from every kernel that ends a transform."""
+    for o in BOTH if name != "uint8" else BOTH[:1]:
+        for closed in (False, True):
+            options = o._replace(closed=closed, spacing=spacing)
+            for kind, mask in masks(shape, seed=12).items():
+                expected = transform(library, as_image(mask), len(shape), options)
+                for fused in either(shape, options):
+                    actual = transform(
+                        library, as_image(mask), len(shape), options._replace(out=name, fused=fused)
+                    )
+                    np.testing.assert_array_equal(as_float(actual, name), narrowed(expected, name), err_msg=kind)
+
+
+@pytest.mark.parametrize("shape", [(3, 2, 1, 1, 21), (3, 3, 1, 5, 9), (2, 2, 5, 6, 7), (2, 1, 40, 33, 12)])
+@pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (0.37, 0.37, 0.37), (0.7, 1.3, 2.3)])
+@pytest.mark.parametrize("closed", [False, True])
+def test_extrema(
+    library: Library, shape: tuple[int, ...], spacing: tuple[float, float, float], closed: bool
+) -> None:
+    """The largest finite squares of each image and side, from tiles that hold several images too."""
+    rng = np.random.default_rng(13)
+    image = (rng.random(shape) < rng.random((*shape[:2], 1, 1, 1)) ** 0.2).astype(np.uint8)
+    image[0, 0] = 1
+    image[-1, 0] = 0
+    dims = sum(n > 1 for n in shape[2:])
+    for signed in (False, True):
+        for squared in (False, True):
+            options = Options(signed, squared, closed, spacing)
+            for fused in either(shape[2:], options):
+                for blocks in (None, 2):
+                    extrema = np.zeros((*shape[:2], 2), np.float32)
+                    forced = options._replace(fused=fused, max_blocks=blocks)
+                    result = transform_with_extrema(library, image, dims, forced, extrema)
+                    finite = np.where(np.isfinite(result), result, 0).reshape(*shape[:2], -1).astype(np.float64)
+                    sides = [-finite.min(-1), finite.max(-1)] if signed else [finite.max(-1), 0 * finite.max(-1)]
+                    expected = np.stack(sides, -1).clip(0) ** (1 if squared else 2)
+                    np.testing.assert_allclose(extrema, expected, rtol=3e-7)
+
+
+def test_narrow_results_with_extrema(library: Library) -> None:
+    mask = masks((9, 20, 24), seed=14)["half"]
+    both = [np.zeros((1, 1, 2), np.float32) for _ in range(2)]
+    for name, extrema in zip(("float32", "float16"), both, strict=True):
+        transform_with_extrema(library, as_image(mask), 3, Options(out=name), extrema)
+    np.testing.assert_array_equal(*both)
+    assert both[0].min() > 0
+
+
 def test_batches_differ(library: Library) -> None:
     shape = (7, 6, 5)
     kinds = masks(shape, seed=4)
@@ -351,6 +433,12 @@ def main(path: str) -> None:
         for shape in ((600,), (2, 600, 3), (2, 260)):
             check_all(library, shape, *(o._replace(device=TINY, max_blocks=2) for o in BOTH), only="sparse")
     check_all(library, (2050, 3), *BOTH, only="half")
+    for shape in ((4, 3, 1, 6, 33), (2, 2, 9, 5, 12)):
+        for fused in (False, True) if shape[2] > 1 else (False,):
+            options = Options(closed=True, out="float16", fused=fused, max_blocks=3)
+            image = (np.random.default_rng(0).random(shape) < 0.9).astype(np.uint8)
+            extrema = np.zeros((*shape[:2], 2), np.float32)
+            transform_with_extrema(library, image, 3, options, extrema)
     for spacing in ((2.0, 1.5, 0.5), np.array([[1.0, 2.0, 3.0], [0.5, 1.0, 1.0]])):
         for solver in plans.SOLVERS:
             for signed in (False, True):

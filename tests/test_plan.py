@@ -64,10 +64,10 @@ def fields(step: Step) -> dict[str, Any]:
     """The constants of a pass over lines by name."""
     names = (
         "groups lines inner z y x scratch_stride sites_offset shared_offset length lanes_log2 pitch site_pitch "
-        "source_format target_format last squared closed axis_z axis_y axis_x this_axis scanned_axis singletons "
-        "spacing_step weight_z weight_y weight_x scale"
+        "source_format target_format last out_dtype squared closed axis_z axis_y axis_x this_axis scanned_axis "
+        "singletons spacing_step weight_z weight_y weight_x scale"
     )
-    layout = struct.Struct("<9q16i4f")
+    layout = struct.Struct("<9q17i4f4x")
     return dict(zip(names.split(), layout.unpack(step.constant[-layout.size :]), strict=True))
 
 
@@ -187,9 +187,9 @@ def slice_fields(step: Step) -> dict[str, Any]:
     """The constants of the kernel of slices by name."""
     names = (
         "slices group flags_offset team_offset team_bytes sites_offset source_format words z y x pitch lanes_log2 "
-        "teams team_threads squared closed spacing_step weight_z weight_y weight_x scale"
+        "teams team_threads out_dtype squared closed spacing_step weight_z weight_y weight_x scale plain"
     )
-    layout = struct.Struct("<2I16i4f")
+    layout = struct.Struct("<2I17i4fi")
     return dict(zip(names.split(), layout.unpack(step.constant[-layout.size :]), strict=True))
 
 

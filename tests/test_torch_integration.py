@@ -38,17 +38,17 @@ def _fresh_compiler() -> None:
 
 OF_MASKS = (
     "(mask, spacing=None, *, spatial_dims=None, squared=False, threshold=None, border='open', "
-    "out=None, backend=None)"
+    "out=None, out_dtype=None, backend=None)"
 )
 OF_LABELS = (
     "(labels, num_classes, spacing=None, *, spatial_dims=None, squared=False, border='open', "
-    "out=None, backend=None)"
+    "out=None, out_dtype=None, backend=None)"
 )
 FUNCTION_WORDS = {"edt": OF_MASKS, "sdf": OF_MASKS, "labels_sdf": OF_LABELS}
 OPERATOR_TYPES = {
     "mask": "Tensor", "labels": "Tensor", "num_classes": "int", "spacing": "Optional[List[float]]",
     "spatial_dims": "Optional[int]", "squared": "bool", "threshold": "Optional[float]", "border": "str",
-    "backend": "Optional[str]",
+    "out_dtype": "Optional[int]", "backend": "Optional[str]",
 }  # fmt: skip
 
 

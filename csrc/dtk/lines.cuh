@@ -20,6 +20,7 @@
 #pragma once
 #include "divide.cuh"
 #include "envelope.cuh"
+#include "epilogue.cuh"
 #include "operands.cuh"
 #include "runs.cuh"
 #include "strips.cuh"
@@ -52,6 +53,7 @@ struct Lines {
   int32_t source_format;
   int32_t target_format;  // kSquares16 or kSquares32 in a middle pass
   int32_t last;           // write distances, not squares for another pass
+  int32_t out_dtype;      // DType of the distances
   int32_t squared;
   int32_t closed;        // the image is surrounded by background
   int32_t axis[3];       // spacing columns of `extent`, -1 where there is no such axis
@@ -85,15 +87,6 @@ __device__ inline Value run_value(Run code, const Squares<Value>& scanned) {
   const int d = RunCode<Run>::distance(code);
   return class_value<Value, kSigned>(RunCode<Run>::foreground(code),
                                      d == 0 ? Squares<Value>::none() : Value(scanned.steps(Value(d))));
-}
-
-__device__ inline uint32_t warp_or(uint32_t x) {
-#if defined(DTK_EMULATOR) || __CUDA_ARCH__ >= 800
-  return __reduce_or_sync(0xffffffffu, x);
-#else
-  for (int step = 16; step > 0; step /= 2) x |= __shfl_xor_sync(0xffffffffu, x, step);
-  return x;
-#endif
 }
 
 // Which lanes have a finite value, a positive one, a negative one.
@@ -271,24 +264,34 @@ struct Pass {
     return border;
   }
 
-  // The last pass: clamp at a closed border, square root, scale, sign.
+  // The last pass: clamp at a closed border, epilogue.
   __device__ void store_distances(const Squares<Value>& squares,
                                   const typename Squares<Value>::Cost* border) const {
     using S = Squares<Value>;
-    float* out = static_cast<float*>(params.at.target) + (origin() + first * params.length);
+    Epilogue<Value, kSigned, false> epilogue(params);
+    const int64_t start = origin() + first * params.length;
     const int total = count * params.length;
     Cursor at(params.length);
+    const int64_t per_image = params.extent[0] * params.extent[1];
+    const int64_t line = group * params.lines + first;
+    const int64_t first_image = line / per_image, first_line = line % per_image;
+    int64_t image = first_image;
     for (int e = int(threadIdx.x); e < total; e += int(blockDim.x)) {
+      if (epilogue.has_extrema() && first_line + at.lane >= per_image) {
+        const int64_t now = first_image + (first_line + at.lane) / per_image;
+        if (now != image) epilogue.hand_over(image);
+        image = now;
+      }
       const Value v = tile.template solved<Solver, kSigned>(at.p, at.lane, squares);
       auto cost = S::magnitude(v);
       if (params.closed && (!kSigned || S::negative(v))) {
         const int face = smaller(at.p + 1, params.length - at.p);
         cost = smaller(cost, smaller(border[at.lane], squares.steps(Value(face))));
       }
-      const float d = S::finish(cost, params.squared != 0, params.scale);
-      out[e] = kSigned && S::negative(v) ? -d : d;
+      epilogue.write(start + e, cost, S::negative(v));
       at.advance();
     }
+    epilogue.reduce(image);
   }
 };
 

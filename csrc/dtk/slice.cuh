@@ -17,6 +17,7 @@
 // slice is one class without finite distances, and then both passes are skipped. An unsigned column or slice
 // is dead as well when it is background throughout, so that empty slices cost a read and a write.
 #pragma once
+#include "epilogue.cuh"
 #include "lines.cuh"
 
 namespace dtk {
@@ -36,11 +37,13 @@ struct Slices {
   int32_t lanes_log2;
   int32_t teams;
   int32_t team_threads;
+  int32_t out_dtype;  // DType
   int32_t squared;
   int32_t closed;
   int32_t spacing_step;  // as in Lines
   float weight[3];
   float scale;
+  int32_t plain;  // float32, no extrema, open border
 };
 
 // kCount codes of neighbouring columns in one word: what a reduction over many of them holds.
@@ -163,29 +166,29 @@ struct Slice {
     }
   }
 
-  // Square root, sign and border, in the order of the memory.
-  template <bool kClosed>
+  // Border and epilogue, in the order of the memory.
+  template <bool kPlain>
   __device__ void store(uint32_t slice) const {
     using S = Squares<Value>;
+    Epilogue<Value, kSigned, kPlain> epilogue(params);
     const S along_z = squares(slice, 0), along_y = squares(slice, 1), along_x = squares(slice, 2);
     const int height = params.extent[1], width = params.extent[2];
     const int z = int(slice % uint32_t(params.extent[0]));
-    float* out = static_cast<float*>(params.at.target) + int64_t(slice) * height * width;
-    const float* const end = out + height * width;
+    int64_t at = int64_t(slice) * height * width;
+    const int64_t end = at + height * width;
     // Thread by thread along the rows; one division in all.
     int y = int(threadIdx.x) / width, x = int(threadIdx.x) % width;
     const int y_step = int(blockDim.x) / width, x_step = int(blockDim.x) % width;
     const Value* from = value + (y * params.pitch + x);
-    for (out += threadIdx.x; out < end; out += blockDim.x) {
+    for (at += threadIdx.x; at < end; at += blockDim.x) {
       const Value v = *from;
       auto cost = S::magnitude(v);
-      if (kClosed && (!kSigned || S::negative(v))) {
+      if (!kPlain && params.closed && (!kSigned || S::negative(v))) {
         cost = smaller(cost, along_z.steps(Value(smaller(z + 1, params.extent[0] - z))));
         cost = smaller(cost, along_y.steps(Value(smaller(y + 1, height - y))));
         cost = smaller(cost, along_x.steps(Value(smaller(x + 1, width - x))));
       }
-      const float d = S::finish(cost, params.squared != 0, params.scale);
-      *out = kSigned && S::negative(v) ? -d : d;
+      epilogue.write(at, cost, S::negative(v));
       y += y_step;
       x += x_step;
       from += y_step * params.pitch + x_step;
@@ -195,6 +198,7 @@ struct Slice {
         from += params.pitch - width;
       }
     }
+    epilogue.reduce(slice / uint32_t(params.extent[0]));
   }
 };
 
@@ -225,7 +229,7 @@ __global__ void __launch_bounds__(1024, 1) slices(const __grid_constant__ Slices
         __syncthreads();
       }
     }
-    if (params.closed) {
+    if (params.plain) {
       slice.template store<true>(item);
     } else {
       slice.template store<false>(item);

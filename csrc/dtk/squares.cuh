@@ -76,6 +76,9 @@ struct Squares<int32_t> {
     const float d = (squared ? d2 : root(d2)) * scale;
     return cost == Cost(none()) ? __int_as_float(0x7f800000) : d;
   }
+
+  // The square in the unit of the spacing, whose own square is `unit`.
+  __device__ static float square(Cost cost, float unit) { return float(cost) * unit; }
 };
 
 template <>
@@ -118,6 +121,7 @@ struct Squares<float> {
   }
 
   __device__ static float finish(Cost cost, bool squared, float) { return squared ? cost : root(cost); }
+  __device__ static float square(Cost cost, float) { return cost; }
 };
 
 }  // namespace dtk

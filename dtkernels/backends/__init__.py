@@ -22,6 +22,7 @@ class Backend(Protocol):
     """What a backend module offers; ``nearest`` and ``label`` may be missing.
 
     ``EXTREMA = True`` says that ``run`` fills ``problem.extrema``; without it transform.py reads them off the map.
+    ``CONVERTS = True`` says that ``run`` writes ``problem.out_dtype``; without it transform.py converts float32.
     """
 
     NAME: str

@@ -14,6 +14,7 @@ from .gpu import Gpu
 
 NAME = "cuda"
 DEVICES = ("cuda",)
+CONVERTS = EXTREMA = True
 
 
 def unavailable() -> str | None:

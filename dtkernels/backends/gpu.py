@@ -22,7 +22,7 @@ class Gpu(NamedTuple):
     def run(self, problem: Problem) -> None:
         """Queue a distance transform."""
         plan = transform.plan(problem, self.properties)
-        self._queue(plan, problem.image.data, problem.spacing.data, problem.out)
+        self._queue(plan, problem.image.data, problem.spacing.data, problem.out, problem.extrema)
 
     def _queue(self, plan: Plan, image: int, spacing: int, out: int, second: int = 0) -> None:
         """Queue every launch of a plan on torch's current stream.

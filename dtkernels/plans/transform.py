@@ -20,6 +20,7 @@ from .launch import (
     NOWHERE,
     OUT,
     SCRATCH,
+    SECOND,
     STATIC_SHARED,
     Address,
     DeviceProperties,
@@ -48,8 +49,8 @@ IN_PLACE = ("strips",)  # solvers that slices can be solved with
 STRIP = 8  # voxels per thread and site of the solver "strips" (csrc/dtk/strips.cuh)
 
 _SCAN = struct.Struct("<2i")
-_LINES = struct.Struct("<9q16i4f")
-_SLICES = struct.Struct("<2I16i4f")
+_LINES = struct.Struct("<9q17i4f4x")
+_SLICES = struct.Struct("<2I17i4fi")
 
 
 class Tile(NamedTuple):
@@ -86,6 +87,8 @@ def plan(
         problem.signed,
         problem.squared,
         problem.closed,
+        problem.out_dtype,
+        problem.extrema != 0,
         device,
         max_blocks,
         solver,
@@ -101,6 +104,8 @@ def _plan(
     signed: bool,
     squared: bool,
     closed: bool,
+    out_dtype: DType,
+    extrema: bool,
     device: DeviceProperties,
     max_blocks: int | None,
     solver: str | None,
@@ -127,7 +132,9 @@ def _plan(
     if isotropic and spacing is not None:
         s = spacing[axes[0]]
         scale = s * s if squared else s
-    weights = (0.0, 0.0, 0.0) if isotropic or spacing is None else tuple(s * s for s in spacing)
+    weights = (0.0, 0.0, 0.0) if spacing is None else tuple(s * s for s in spacing)
+    if isotropic and spacing is not None:  # of use for extrema alone
+        weights = (spacing[axes[0]] ** 2,) * 3
 
     steps: list[Step] = []
     scratch = 0
@@ -145,6 +152,7 @@ def _plan(
         raise ValueError(f"fused: {refusal}")
     if refusal is None and fused is not False:
         slice_ = _slice(sides, slices, device)
+        plain = out_dtype == DType.FLOAT32 and not extrema and not closed
         constant = image_bytes(image, axes) + _SLICES.pack(
             slices,
             slices // (shape[0] if samples else 1),
@@ -159,15 +167,19 @@ def _plan(
             slice_.lanes_log2,
             slice_.teams,
             slice_.team_threads,
+            out_dtype,
             squared,
             closed,
             3 if samples else 0,
             *map(float32, weights),
             float32(scale),
+            plain,
         )
         kernel = f"dtk::slices<{value}, {str(signed).lower()}, dtk::{slice_.solver.capitalize()}>"
         grid = (min(slices, max_blocks or slices), 1, 1)
-        steps.append(Step(kernel, grid, slice_.threads, slice_.bytes, source, (OUT, 0), (NOWHERE, 0), constant))
+        steps.append(
+            Step(kernel, grid, slice_.threads, slice_.bytes, source, (OUT, 0), (NOWHERE, 0), constant, (SECOND, 0))
+        )
         return Plan(scratch, spacing is None, tuple(steps))
 
     tile_scratch = 0
@@ -192,8 +204,11 @@ def _plan(
         elif isotropic and sum((m - 1) ** 2 for m in sides[: position + 2]) < NONE_16:
             target, target_format = (SCRATCH, scratch), SQUARES_16
             scratch += align(2 * voxels)
-        else:
+        elif out_dtype == DType.FLOAT32:
             target, target_format = (OUT, 0), SQUARES_32
+        else:  # the result is too narrow to hold them
+            target, target_format = (SCRATCH, scratch), SQUARES_32
+            scratch += align(4 * voxels)
         if tile.in_global:
             tile_scratch = max(tile_scratch, blocks * tile.bytes)
         extent = [1] * (3 - len(sides)) + sides
@@ -213,6 +228,7 @@ def _plan(
             source_format,
             target_format,
             last,
+            out_dtype,
             squared,
             closed,
             *columns,
@@ -229,7 +245,10 @@ def _plan(
             f"{str(tile.in_global).lower()}>"
         )
         shared = (0 if tile.in_global else tile.bytes) + _BYTES_PER_THREAD[tile.solver] * tile.threads
-        steps.append(Step(kernel, (blocks, 1, 1), tile.threads, shared, source, target, (SCRATCH, 0), constant))
+        also = (SECOND, 0)  # extrema, of the last pass
+        steps.append(
+            Step(kernel, (blocks, 1, 1), tile.threads, shared, source, target, (SCRATCH, 0), constant, also)
+        )
         source, source_format = target, target_format
 
     # Tiles in global memory come after everything else; their offset is known only now.

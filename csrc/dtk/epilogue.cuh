@@ -1,0 +1,106 @@
+// The end of a transform, for every kernel that writes distances: from the squared distance of a voxel to its
+// square root, spacing, sign and element type, and the largest squares of each image on the way.
+//
+// kPlain: the caller wants float32 and no extrema, as nearly every one does; the rest is decided at run time.
+//
+// Extrema: for each image the largest finite squared distances of its foreground and of its background (0 in
+// an unsigned transform), taken by maximum into what the caller zeroed. Floats that are not negative compare
+// like their bits, so the order in which warps arrive does not show.
+#pragma once
+#include "operands.cuh"
+#include "outputs.h"
+#include "squares.cuh"
+
+namespace dtk {
+
+__device__ inline uint32_t warp_or(uint32_t x) {
+#if defined(DTK_EMULATOR) || __CUDA_ARCH__ >= 800
+  return __reduce_or_sync(0xffffffffu, x);
+#else
+  for (int step = 16; step > 0; step /= 2) x |= __shfl_xor_sync(0xffffffffu, x, step);
+  return x;
+#endif
+}
+
+__device__ inline uint32_t warp_max(uint32_t x) {
+#if defined(DTK_EMULATOR) || __CUDA_ARCH__ >= 800
+  return __reduce_max_sync(0xffffffffu, x);
+#else
+  for (int step = 16; step > 0; step /= 2) x = larger(x, __shfl_xor_sync(0xffffffffu, x, step));
+  return x;
+#endif
+}
+
+template <typename Value, bool kSigned, bool kPlain>
+class Epilogue {
+  using S = Squares<Value>;
+  using Cost = typename S::Cost;
+
+ public:
+  template <typename Params>
+  __device__ explicit Epilogue(const Params& params)
+      : out_(params.at.target),
+        extrema_(kPlain ? nullptr : static_cast<float*>(params.at.second)),
+        dtype_(params.out_dtype),
+        squared_(params.squared != 0),
+        scale_(params.scale),
+        unit_(params.weight[0]) {}
+
+  // Element `at` of the output; `negative`: foreground of a signed transform. In an unsigned one it is
+  // unused.
+  __device__ void write(int64_t at, Cost cost, bool negative) {
+    const float d = S::finish(cost, squared_, scale_);
+    const float result = kSigned && negative ? -d : d;
+    if (kPlain) {
+      static_cast<float*>(out_)[at] = result;
+      return;
+    }
+    write_output(out_, dtype_, at, result);
+    if (extrema_ != nullptr && cost != Cost(S::none())) {
+      Cost& most = !kSigned || negative ? inside_ : outside_;
+      most = larger(most, cost);
+    }
+  }
+
+  __device__ bool has_extrema() const { return !kPlain && extrema_ != nullptr; }
+
+  // The extrema of what this thread has written since the last time, all of it of `image`.
+  __device__ void hand_over(int64_t image) {
+    give(image, bits_of_square(inside_), bits_of_square(outside_));
+    inside_ = outside_ = 0;
+  }
+
+  // The same by whole warps, which combine theirs first.
+  __device__ void reduce(int64_t image) {
+    if (!has_extrema()) return;
+    if (!__all_sync(0xffffffffu, image == __shfl_sync(0xffffffffu, image, 0))) {
+      hand_over(image);
+      return;
+    }
+    const uint32_t inside = warp_max(bits_of_square(inside_)), outside = warp_max(bits_of_square(outside_));
+    if (threadIdx.x % 32 == 0) give(image, inside, outside);
+    inside_ = outside_ = 0;
+  }
+
+ private:
+  // 0 for a square beyond float32.
+  __device__ uint32_t bits_of_square(Cost cost) const {
+    const uint32_t bits = float_to_bits(S::square(cost, unit_));
+    return bits < 0x7f800000u ? bits : 0;
+  }
+
+  __device__ void give(int64_t image, uint32_t inside, uint32_t outside) const {
+    uint32_t* to = reinterpret_cast<uint32_t*>(extrema_) + 2 * image;
+    if (inside != 0) atomicMax(to, inside);
+    if (outside != 0) atomicMax(to + 1, outside);
+  }
+
+  void* out_;
+  float* extrema_;
+  int32_t dtype_;
+  bool squared_;
+  float scale_, unit_;
+  Cost inside_ = 0, outside_ = 0;
+};
+
+}  // namespace dtk
