@@ -7,11 +7,12 @@ VENV   ?= .venv
 TORCH  ?= torch==2.13.0
 BIN    := $(VENV)/bin
 
-.PHONY: help env test lint format demo bench gpu-check clean
+.PHONY: help env test lint format demo docs bench gpu-check clean
 
 help:
 	@echo "make test       set up, build, run every test"
 	@echo "make demo       train a small network with Dice + Hausdorff loss on real MRI; tables and pictures"
+	@echo "make docs       guides and reference into build/docs"
 	@echo "make bench      the CPU tables of the README, against every peer, from one run"
 	@echo "make gpu-check  on a machine with a GPU: build, tests, sanitizers, benchmarks, one result file"
 	@echo "make lint       formatters and type checker, without changing files"
@@ -42,6 +43,10 @@ format: env
 
 demo: env
 	$(BIN)/python -m bench.demo
+
+docs: env
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going -q -b html dtkernels/docs build/docs
+	@echo "build/docs/index.html"
 
 bench: env
 	$(BIN)/python -m bench.cpu --quick

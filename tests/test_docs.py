@@ -1,10 +1,12 @@
-"""Every example in the docstrings and in the README runs and prints what it says."""
+"""Every example in the docstrings, the README and the guides runs and prints what it says."""
 
 from __future__ import annotations
 
 import doctest
 import importlib
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -17,7 +19,9 @@ PACKAGE = Path(dtkernels.__file__).parent
 MODULES = sorted(
     ".".join(("dtkernels", *file.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__")
     for file in PACKAGE.rglob("*.py")
+    if file.parent.name != "docs"
 )
+PAGES = [ROOT / "README.md", *sorted((ROOT / "dtkernels" / "docs").glob("*.md"))]
 FLAGS = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
 
 
@@ -38,19 +42,29 @@ def test_public_functions_have_examples() -> None:
             assert ">>>" in (function.__doc__ or ""), f"dtkernels.{name} has no example"
 
 
-def test_readme_examples() -> None:
-    """Python blocks of the README run one after the other in one namespace."""
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.S)
-    assert blocks
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_examples_of_a_page(page: Path) -> None:
+    """Python blocks of a page run one after the other in one namespace."""
+    blocks = re.findall(r"```python\n(.*?)```", page.read_text(), flags=re.S)
+    assert blocks or page.name != "README.md"
     namespace: dict[str, object] = {}
     for block in blocks:
-        exec(compile(block, "README.md", "exec"), namespace)
+        exec(compile(block, page.name, "exec"), namespace)
 
 
-def test_readme_names_only_files_that_exist() -> None:
-    text = (ROOT / "README.md").read_text()
-    for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", text):
-        assert (ROOT / target).exists(), f"README.md links to {target}"
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_name_files_that_exist(page: Path) -> None:
+    for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text()):
+        assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_pages_build_without_a_warning(tmp_path: Path) -> None:
+    pytest.importorskip("sphinx", reason="Sphinx is not installed (pip install '.[docs]')")
+    build = [sys.executable, "-m", "sphinx", "--fail-on-warning", "--keep-going", "-q", "-b", "html"]
+    done = subprocess.run(
+        [*build, str(ROOT / "dtkernels" / "docs"), str(tmp_path)], capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_readme_tables_are_their_result_files() -> None:
