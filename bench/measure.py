@@ -16,6 +16,8 @@ from typing import Any, NamedTuple
 
 import torch
 
+from dtkernels.cli import processor
+
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -78,20 +80,13 @@ def machine() -> dict[str, Any]:
     record: dict[str, Any] = {
         "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d"),
         "python": platform.python_version(),
-        "processor": _processor(),
+        "processor": processor(),
         "versions": versions,
     }
     if torch.cuda.is_available():
         record["gpu"] = torch.cuda.get_device_name()
         record["cuda"] = torch.version.cuda
     return record
-
-
-def _processor() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []:
-        if line.startswith("model name"):
-            return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
 
 
 def save(path: Path, payload: dict[str, Any]) -> None:

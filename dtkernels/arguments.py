@@ -10,11 +10,9 @@ from typing import Any, NamedTuple
 
 import torch
 
-from .problem import DType, Image, Rule
+from .problem import MAX_SIDE, DType, Image, Rule
 
 SpacingLike = float | Sequence[float] | torch.Tensor | None
-
-MAX_SIDE = 32768
 
 DTYPES = {
     torch.bool: DType.UINT8,

@@ -86,7 +86,7 @@ def gather() -> dict[str, Any]:
         "platform": platform.platform(),
         "optional": {name: _version(name) for name in _OPTIONAL},
         "cpu": {
-            "processor": _processor(),
+            "processor": processor(),
             "threads": torch.get_num_threads(),
             "instruction_set": _instruction_set(),
         },
@@ -108,7 +108,8 @@ def _version(package: str) -> str | None:
     return metadata.version(names[0])
 
 
-def _processor() -> str:
+def processor() -> str:
+    """The processor's name, as precisely as the system gives it."""
     table = Path("/proc/cpuinfo")
     for line in table.read_text().splitlines() if table.exists() else []:
         if line.startswith("model name"):

@@ -8,6 +8,8 @@ from __future__ import annotations
 import enum
 from typing import NamedTuple
 
+MAX_SIDE = 32768  # voxels along an axis; squared distances are exact up to here (csrc/cpu/arithmetic.h)
+
 
 class DType(enum.IntEnum):
     """Element types of images and results; the order is that of ``csrc/dtk/image.h``."""

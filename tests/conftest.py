@@ -9,9 +9,9 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -29,7 +29,8 @@ settings.register_profile("search", max_examples=2000, deadline=None, suppress_h
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "suite"))
 
 
-class Backend(NamedTuple):
+@dataclass(frozen=True)  # torch 2.8 compiles no methods of named tuples
+class Backend:
     """A backend on one of its devices, with the public functions bound to it."""
 
     name: str

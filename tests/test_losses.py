@@ -154,6 +154,21 @@ def test_hausdorff_formula(device: str, variant: str, alpha: float, spatial: tup
     close(actual, per_class(hausdorff_cost(variant, alpha), p.numpy(), g.numpy(), rows))
 
 
+@pytest.mark.parametrize("variant", ["two_sided", "ma2020", "one_sided"])
+def test_hausdorff_with_exponent_zero(device: str, variant: str) -> None:
+    """Every distance weighs 1, but a distance of 0 weighs 0: the limit of small exponents, not 0 ** 0."""
+    logits, labels = make_case(THREE_D)
+    g = one_hot(labels, 3).float()
+    g[0, 1] = 0
+    p = logits.softmax(1)
+    p[0, 1] = 0.3
+    p, g = p.to(device), g.to(device)
+    loss = HausdorffDTLoss(0, True, variant=variant, reduction="none")(p, g)
+    assert loss[0, 1].item() == 0  # absent from both, so there is no boundary to be far from
+    assert (loss[1] > 0).all()
+    close(loss, numpy(HausdorffDTLoss(1e-9, True, variant=variant, reduction="none")(p, g)))
+
+
 @pytest.mark.parametrize("kind", ["unit", "number", "axes", "rows"])
 @pytest.mark.parametrize("spatial", [TWO_D, THREE_D], ids=["2d", "3d"])
 @pytest.mark.parametrize("convention", ["kervadec", "edt_diff"])

@@ -293,7 +293,7 @@ def test_a_call_after_the_main_thread_has_ended() -> None:
 def test_importing_the_package_imports_no_numba() -> None:
     run_python("""
         import sys, torch, dtkernels as dtk
-        assert dtk.backends.available()["numba"].available
+        dtk.edt(torch.ones(3))
         dtk.edt(torch.ones(3), backend="reference")
         assert not [m for m in sys.modules if m.split(".")[0] in ("numba", "llvmlite")]
     """)
@@ -308,6 +308,24 @@ def test_a_missing_numba_is_named_with_the_remedy() -> None:
             dtk.edt(torch.ones(3), backend="numba")
         except RuntimeError as error:
             assert "pip install 'dtkernels[numba]'" in str(error)
+        else:
+            raise SystemExit("no error")
+    """)
+
+
+def test_a_broken_numba_is_refused_with_its_reason(tmp_path: Path) -> None:
+    """Not before it is asked for: the other backends run."""
+    (tmp_path / "numba.py").write_text("raise ImportError('Numba needs NumPy 2.3 or less')")
+    run_python(f"""
+        import sys; sys.path.insert(0, {str(tmp_path)!r})
+        import torch, dtkernels as dtk
+        assert dtk.edt(torch.tensor([0, 1, 1, 0])).tolist() == [0, 1, 1, 0]
+        status = dtk.backends.available()["numba"]
+        assert not status.available and "Numba needs NumPy 2.3 or less" in status.reason, status
+        try:
+            dtk.edt(torch.ones(3), backend="numba")
+        except RuntimeError as error:
+            assert "'numba' cannot run here: Numba cannot be imported (Numba needs NumPy 2.3" in str(error), error
         else:
             raise SystemExit("no error")
     """)

@@ -240,7 +240,8 @@ def test_compile_with_inductor_and_backward(backend: Backend) -> None:
 
 def test_compile_refuses_gradients_too(backend: Backend) -> None:
     compiled = torch.compile(lambda x: backend.sdf(x), fullgraph=True, backend="aot_eager")
-    with pytest.raises(Exception, match="needs no gradient"):
+    only_type = r"raised exception .*ValueError"  # all that torch 2.8 says
+    with pytest.raises(Exception, match=rf"needs no gradient|{only_type}"):
         compiled(backend.put(masks(4, 5)).requires_grad_())
 
 

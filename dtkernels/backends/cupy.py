@@ -296,7 +296,7 @@ def _source() -> str:
 
 
 def _headers() -> Traversable:
-    """csrc/dtk within the package, or beside it where the package runs from a checkout that is not installed."""
+    """csrc/dtk within the package, or beside it where Python imports the package from the checkout itself."""
     installed = importlib.resources.files("dtkernels").joinpath("csrc", "dtk")
     if installed.joinpath("config.h").is_file():
         return installed

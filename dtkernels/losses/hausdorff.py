@@ -85,7 +85,8 @@ class HausdorffDTLoss(SegmentationLoss):
         r"""Choose what is compared and how it is averaged; the first arguments are MONAI's.
 
         Args:
-            alpha: exponent of the distances, not negative. 2 and 1 are fastest.
+            alpha: exponent of the distances, not negative. 2 and 1 are fastest. With 0 every distance weighs 1 but
+                a distance of 0, which weighs 0 as with any other exponent.
             include_background: if False (the default), channel 0 is not scored, and no map of it is computed.
             to_onehot_y: ``target`` is a label map; its distance maps are made without a one-hot tensor, and labels
                 that name no channel belong to no class.
@@ -132,6 +133,8 @@ class HausdorffDTLoss(SegmentationLoss):
 
     def _powers_(self, sdf: Tensor) -> Tensor:
         distance = VARIANTS[self.variant].to_distance_(sdf)
+        if self.alpha == 0:
+            return distance.sign_()
         return distance if self.alpha in (1, 2) else distance.pow_(self.alpha)  # 2: it is squared already
 
     def _unreduced(self, per_class: Tensor, truth: Truth) -> Tensor:

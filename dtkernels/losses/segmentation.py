@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import math
 import warnings
 from collections.abc import Callable, Iterable
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -17,7 +18,8 @@ from ..arguments import SpacingLike, check_no_gradient, check_tensor
 REDUCTIONS = ("mean", "sum", "none")
 
 
-class Truth(NamedTuple):
+@dataclasses.dataclass(frozen=True)  # torch 2.8 compiles no methods of named tuples
+class Truth:
     """The target of one call, for the classes that are scored."""
 
     values: Tensor  # integer labels (B, 1, *spatial), or one channel per class, of any dtype

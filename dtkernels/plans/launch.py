@@ -10,9 +10,8 @@ import struct
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from ..problem import Image, Spacing
+from ..problem import MAX_SIDE, Image, Spacing
 
-MAX_SIDE = 32768
 STATIC_SHARED = 1024  # what kernels declare statically, rounded up; as in csrc/cuda/launch.cu
 MAX_GRID = 2**31 - 1
 ALIGNMENT = 256

@@ -37,9 +37,19 @@ def _devices() -> tuple[str, ...]:
 
 
 def unavailable() -> str | None:
-    """A reason where Numba is not installed."""
+    """A reason where Numba is not installed, or does not import; it is imported to know."""
     if importlib.util.find_spec("numba") is None:
         return "Numba is not installed; pip install 'dtkernels[numba]'"
+    return _obstacle()
+
+
+@functools.cache
+def _obstacle() -> str | None:
+    """What keeps an installed Numba from working: most often a NumPy newer than it knows."""
+    try:
+        importlib.import_module("numba")
+    except Exception as error:  # ImportError by rights, but LLVM's library below it raises what it likes
+        return f"Numba cannot be imported ({error}); pip install --upgrade 'dtkernels[numba]'"
     return None
 
 
