@@ -6,6 +6,7 @@
 #include <array>
 #include <string>
 
+#include "cpu/envelope.h"
 #include "cpu/label.h"
 #include "cpu/nearest.h"
 #include "cpu/transform.h"
@@ -81,6 +82,38 @@ void cpu_label(uintptr_t data, int dtype, const Axes& shape, const Axes& stride,
   dtk::cpu::label(l);
 }
 
+void cpu_envelope(uintptr_t f, bool wide, const Axes& shape, const Axes& stride, uintptr_t spacing,
+                  int64_t spacing_rows, uintptr_t values, uintptr_t index, int threads) {
+  dtk::cpu::Envelope e{};
+  e.f = reinterpret_cast<const void*>(f);
+  e.wide = wide;
+  for (int axis = 0; axis < 5; ++axis) {
+    e.shape[axis] = shape[axis];
+    e.stride[axis] = stride[axis];
+  }
+  e.spacing = reinterpret_cast<const double*>(spacing);
+  e.spacing_rows = spacing_rows;
+  e.values = reinterpret_cast<void*>(values);
+  e.index = reinterpret_cast<int64_t*>(index);
+  e.threads = threads;
+  py::gil_scoped_release release;
+  dtk::cpu::envelope(e);
+}
+
+void cpu_scatter(uintptr_t grad, bool wide, uintptr_t index, int64_t images, int64_t voxels, uintptr_t sums,
+                 int threads) {
+  dtk::cpu::Scatter s{};
+  s.grad = reinterpret_cast<const void*>(grad);
+  s.wide = wide;
+  s.index = reinterpret_cast<const int64_t*>(index);
+  s.images = images;
+  s.voxels = voxels;
+  s.sums = reinterpret_cast<void*>(sums);
+  s.threads = threads;
+  py::gil_scoped_release release;
+  dtk::cpu::scatter(s);
+}
+
 void cuda_launch(int kernel, const std::array<unsigned, 3>& grid, unsigned block, size_t shared,
                  const py::bytes& params, uintptr_t stream, int device) {
   char* bytes = nullptr;
@@ -99,6 +132,8 @@ PYBIND11_MODULE(DTK_MODULE_NAME, m) {
   m.def("cpu_transform", &cpu_transform);
   m.def("cpu_nearest", &cpu_nearest);
   m.def("cpu_label", &cpu_label);
+  m.def("cpu_envelope", &cpu_envelope);
+  m.def("cpu_scatter", &cpu_scatter);
 
   m.def("cuda_device_info", [] {
     const dtk::cuda::DeviceInfo info = dtk::cuda::device_info();

@@ -46,6 +46,20 @@ def cpu_label(
     count: int,
     threads: int,
 ) -> None: ...
+def cpu_envelope(
+    f: int,
+    wide: bool,
+    shape: tuple[int, ...],
+    stride: tuple[int, ...],
+    spacing: int,
+    spacing_rows: int,
+    values: int,
+    index: int,
+    threads: int,
+) -> None: ...
+def cpu_scatter(
+    grad: int, wide: bool, index: int, images: int, voxels: int, sums: int, threads: int
+) -> None: ...
 def cuda_device_info() -> dict[str, Any]: ...
 def cuda_device_properties(device: int) -> tuple[int, int, int, int]: ...
 def cuda_kernels() -> list[tuple[str, int]]: ...

@@ -12,7 +12,7 @@ True
 from importlib.metadata import version as _version
 
 from . import backends, losses, metrics, ops
-from .functional import edt, label, labels_sdf, nearest, sdf
+from .functional import edt, envelope, label, labels_sdf, nearest, sdf
 from .maps import conventions, distance_map
 
 __version__ = _version("dtkernels")
@@ -23,6 +23,7 @@ __all__ = [
     "conventions",
     "distance_map",
     "edt",
+    "envelope",
     "label",
     "labels_sdf",
     "losses",

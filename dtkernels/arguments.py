@@ -43,6 +43,20 @@ def check_tensor(name: str, value: Any) -> torch.Tensor:
     return value
 
 
+FUNCTION_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+def check_function(name: str, value: Any) -> torch.Tensor:
+    """A torch tensor of real values, not a mask."""
+    value = check_tensor(name, value)
+    if value.dtype not in FUNCTION_DTYPES:
+        raise TypeError(
+            f"{name}: expected dtype float16, bfloat16, float32 or float64, "
+            f"got {str(value.dtype).removeprefix('torch.')}; pass {name}.float()"
+        )
+    return value
+
+
 def check_no_gradient(name: str, value: torch.Tensor) -> None:
     """A mask has no derivative: asking for one is a mistake that would pass silently."""
     if value.requires_grad and torch.is_grad_enabled():
@@ -276,7 +290,9 @@ class Layout(NamedTuple):
     source: torch.Tensor  # keeps the memory of image.data alive
 
 
-def mask_layout(mask: torch.Tensor, spatial_dims: int, threshold: float | None) -> Layout:
+def mask_layout(
+    mask: torch.Tensor, spatial_dims: int, threshold: float | None = None, name: str = "mask"
+) -> Layout:
     """Describe ``mask`` to the kernels: leading dimensions become (sample, everything else)."""
     lead = mask.ndim - spatial_dims
     if lead > 2:  # a view wherever the strides allow
@@ -293,7 +309,7 @@ def mask_layout(mask: torch.Tensor, spatial_dims: int, threshold: float | None) 
         rule=Rule.NONZERO if threshold is None else Rule.ABOVE,
         threshold=0.0 if threshold is None else round_threshold(threshold, mask.dtype),
     )
-    check_sides("mask", image.shape, spatial_dims)
+    check_sides(name, image.shape, spatial_dims)
     return Layout(image, mask)
 
 

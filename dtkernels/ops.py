@@ -13,11 +13,14 @@
 ``distance_map_out``       the same into a preallocated tensor
 ``nearest``                that distance, and the position of that background voxel
 ``label``                  connected components of the foreground, and their number per image
+``envelope``               lower envelope of the parabolas over a function
+``envelope_index``         that, and where it is attained
+``envelope_backward``      the sum of a gradient over the voxels that attain it at a place
 =========================  =========================================================================
 
 ``spacing`` is a number or one number per spatial dimension; the overload ``per_sample`` takes it as a tensor
-with one row per sample. All of these are piecewise constant in the mask: none of these operators has a
-gradient, and an input that needs one is refused.
+with one row per sample. What depends on a mask is piecewise constant in it and has no
+gradient: an input that needs one is refused. The envelopes are differentiable.
 """
 
 from __future__ import annotations
@@ -29,7 +32,7 @@ import torch
 from torch import Tensor
 from torch.library import Library
 
-from . import arguments, remap, transform
+from . import arguments, parabolas, remap, transform
 from .formula import Options
 
 _library = Library("dtk", "DEF")
@@ -173,6 +176,23 @@ def _label_fake(
     return mask.new_empty(mask.shape, dtype=torch.int32), mask.new_empty(batch, dtype=torch.int32)
 
 
+def _values_fake(f: Tensor, spacing: Any = None, *, spatial_dims: int | None = None, **options: Any) -> Tensor:
+    arguments.check_function("f", f)
+    _check("f", f, spacing, spatial_dims, "open")
+    return f.new_empty(f.shape, dtype=parabolas.values_dtype(f))
+
+
+def _values_index_fake(
+    f: Tensor, spacing: Any = None, *, spatial_dims: int | None = None, **options: Any
+) -> tuple[Tensor, Tensor]:
+    values = _values_fake(f, spacing, spatial_dims=spatial_dims)
+    return values, values.new_empty(values.shape, dtype=torch.int64)
+
+
+def _backward_fake(grad: Tensor, index: Tensor, *, spatial_dims: int | None = None, **options: Any) -> Tensor:
+    return grad.new_empty(grad.shape)
+
+
 # ---- vmap: the mapped dimension joins the samples ---------------------------------------------------
 
 
@@ -196,6 +216,16 @@ def _vmap(operator: str, inputs: int) -> Callable[..., Any]:
         return result.unflatten(0, (size, *samples)), 0
 
     return rule
+
+
+def _backward_vmap(info: Any, in_dims: Any, grad: Tensor, index: Tensor, *, spatial_dims: Any, backend: Any) -> Any:
+    dims = arguments.resolve_spatial_dims(grad.ndim - (in_dims[0] is not None), spatial_dims, "grad")
+    size = info.batch_size
+    first = [
+        x.expand(size, *x.shape) if at is None else x.movedim(at, 0)
+        for x, at in zip((grad, index), in_dims, strict=True)
+    ]
+    return torch.ops.dtk.envelope_backward(*first, spatial_dims=dims, backend=backend), 0
 
 
 # ---- the operators ----------------------------------------------------------------------------------
@@ -249,4 +279,36 @@ _define_one(
     transform.label,
     _label_fake,
     _vmap("label", 1),
+)
+_ENVELOPE = "int? spatial_dims=None, str? backend=None"
+for _form, _spacing in (("", "float[1]? spacing=None"), (".per_sample", "Tensor spacing")):
+    _define_one(
+        f"envelope{_form}",
+        f"(Tensor f, {_spacing}, *, {_ENVELOPE}) -> Tensor",
+        parabolas.envelope,
+        _values_fake,
+        _vmap("envelope", 1),
+    )
+    _define_one(
+        f"envelope_index{_form}",
+        f"(Tensor f, {_spacing}, *, {_ENVELOPE}) -> (Tensor values, Tensor index)",
+        parabolas.envelope_index,
+        _values_index_fake,
+        _vmap("envelope_index", 1),
+    )
+    torch.library.register_autograd(
+        f"dtk::envelope{_form}", parabolas.backward_values, setup_context=parabolas.setup_values, lib=_library
+    )
+    torch.library.register_autograd(
+        f"dtk::envelope_index{_form}", parabolas.backward_index, setup_context=parabolas.setup_index, lib=_library
+    )
+_define_one(
+    "envelope_backward",
+    f"(Tensor grad, Tensor index, *, {_ENVELOPE}) -> Tensor",
+    parabolas.envelope_backward,
+    _backward_fake,
+    _backward_vmap,
+)
+torch.library.register_autograd(
+    "dtk::envelope_backward", parabolas.backward_backward, setup_context=parabolas.setup_backward, lib=_library
 )

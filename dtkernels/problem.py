@@ -101,6 +101,16 @@ class NearestProblem(NamedTuple):
     indices: int  # int64
 
 
+class EnvelopeProblem(NamedTuple):
+    """Lower envelope of the parabolas over every image of a batch of functions."""
+
+    image: Image  # float32 or float64; its rule has no meaning
+    spatial_dims: int
+    spacing: Spacing
+    values: int  # of the image's dtype
+    indices: int  # int64, 0 where nobody asks
+
+
 class LabelProblem(NamedTuple):
     """Connected components of the foreground of every image of a batch."""
 

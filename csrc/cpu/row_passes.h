@@ -1,5 +1,5 @@
-// What the operators that read a mask row by row (nearest.cpp, label.cpp; compiled for any CPU) hand to their
-// passes, compiled once per instruction set: plain structs and tables of functions.
+// What the operators that work row by row (nearest.cpp, label.cpp, envelope.cpp; compiled for any CPU) hand
+// to their passes, compiled once per instruction set: plain structs and tables of functions.
 #pragma once
 #include "passes.h"
 
@@ -67,9 +67,33 @@ struct LabelPasses {
   void (*write_rows)(const LabelTask&, int64_t begin, int64_t end);
 };
 
+// --- envelope ---
+
+// One image of the batch and its tables, float or, where `wide`, double.
+struct EnvelopeTask {
+  const void* f;  // its first element
+  bool wide;
+  int64_t stride[3];  // of f, elements; axes are (z, y, x)
+  int length[3];
+  const void* cost[3];  // per axis: cost[k] = w k^2 for |k| <= length + kCostMargin
+  double weight[3];     // w
+  void* values;         // contiguous
+  int64_t* index;       // contiguous, or null
+};
+
+struct EnvelopePasses {
+  void (*tabulate)(bool wide, double weight, int n, void* cost);
+  size_t (*workspace)(bool wide, int n);  // n: the longest axis
+  // Up to 64 bytes of neighbouring lines at a time: `count` rows from number `first` on; and columns along
+  // axis 0 or 1, from the one on that holds element `first`.
+  void (*do_rows)(const EnvelopeTask&, int64_t first, int count, char* workspace);
+  void (*do_columns)(const EnvelopeTask&, int axis, int64_t first, int count, char* workspace);
+};
+
 struct RowPasses {
   NearestPasses nearest;
   LabelPasses label;
+  EnvelopePasses envelope;
 };
 
 #if defined(__x86_64__)

@@ -1,10 +1,12 @@
 // The passes of the row-wise operators for AVX-512.
 #if defined(__x86_64__)
 #define DTK_ISA avx512
+#include "envelope_lines.h"
 #include "label_rows.h"
 #include "nearest_slice.h"
 
 namespace dtk::cpu {
-const RowPasses kAvx512RowPasses = {DTK_ISA::nearest_table(), DTK_ISA::label_table()};
+const RowPasses kAvx512RowPasses = {DTK_ISA::nearest_table(), DTK_ISA::label_table(),
+                                    DTK_ISA::envelope_table()};
 }
 #endif

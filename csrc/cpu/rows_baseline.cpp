@@ -1,8 +1,10 @@
 // The passes of the row-wise operators for what every CPU of the architecture has.
 #define DTK_ISA baseline
+#include "envelope_lines.h"
 #include "label_rows.h"
 #include "nearest_slice.h"
 
 namespace dtk::cpu {
-const RowPasses kBaselineRowPasses = {DTK_ISA::nearest_table(), DTK_ISA::label_table()};
+const RowPasses kBaselineRowPasses = {DTK_ISA::nearest_table(), DTK_ISA::label_table(),
+                                      DTK_ISA::envelope_table()};
 }

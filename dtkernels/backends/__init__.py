@@ -1,8 +1,8 @@
 """Backends: who can run an operator here, why another cannot, and which one is taken.
 
 A backend is a module with one function per kind of :mod:`~dtkernels.problem`, for the device types it names:
-``run`` for the distance transforms, ``nearest`` and ``label`` for the operators of these names, which it may
-lack. The first available one that has the operator and serves the tensor's device is taken; ``backend=`` or the
+``run`` for the distance transforms, ``nearest``, ``label``, ``envelope`` and its gradient ``scatter``, which it
+may lack. The first available one that has the operator and serves the tensor's device is taken; ``backend=`` or the
 environment variable ``DTK_BACKEND`` choose another by name. A backend that cannot run, or lacks the operator,
 is refused with its reason: nothing ever moves to another device by itself.
 """
@@ -14,12 +14,12 @@ from typing import NamedTuple, Protocol
 
 import torch
 
-from ..problem import LabelProblem, NearestProblem, Problem
+from ..problem import EnvelopeProblem, LabelProblem, NearestProblem, Problem
 from . import cpu, cuda, cupy, numba, reference
 
 
 class Backend(Protocol):
-    """What a backend module offers; ``nearest`` and ``label`` may be missing.
+    """What a backend module offers; all functions but ``run`` may be missing.
 
     ``EXTREMA = True`` says that ``run`` fills ``problem.extrema``; without it transform.py reads them off the map.
     ``CONVERTS = True`` says that ``run`` writes ``problem.out_dtype``; without it transform.py converts float32.
@@ -50,6 +50,22 @@ class Backend(Protocol):
     def label(problem: LabelProblem, source: torch.Tensor, labels: torch.Tensor, count: torch.Tensor) -> None:
         """Fill ``labels`` and ``count``."""
 
+    @staticmethod
+    def envelope(
+        problem: EnvelopeProblem,
+        source: torch.Tensor,
+        rows: torch.Tensor | None,
+        values: torch.Tensor,
+        index: torch.Tensor | None,
+    ) -> None:
+        """Fill ``values`` and, where asked for, ``index``."""
+
+    @staticmethod
+    def scatter(
+        grad: torch.Tensor, index: torch.Tensor, shape: tuple[int, int, int, int, int], sums: torch.Tensor
+    ) -> None:
+        """Fill ``sums[b, c, q]`` with the sum of ``grad[b, c, p]`` over the p with ``index[b, c, p] == q``."""
+
 
 class Status(NamedTuple):
     """State of one backend."""
@@ -61,7 +77,14 @@ class Status(NamedTuple):
 
 
 # Every operator, and the function of a backend that computes it.
-_OPERATORS = {"edt": "run", "sdf": "run", "labels_sdf": "run", "nearest": "nearest", "label": "label"}
+_OPERATORS = {
+    "edt": "run",
+    "sdf": "run",
+    "labels_sdf": "run",
+    "nearest": "nearest",
+    "label": "label",
+    "envelope": "envelope",
+}
 
 # In order of preference for the devices they serve.
 _BACKENDS: dict[str, Backend] = {b.NAME: b for b in (cpu, cuda, cupy, numba, reference)}  # type: ignore[misc]

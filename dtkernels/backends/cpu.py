@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from ..problem import LabelProblem, NearestProblem, Problem, Spacing
+from ..problem import DType, EnvelopeProblem, LabelProblem, NearestProblem, Problem, Spacing
 
 _C: Any
 try:
@@ -88,6 +88,43 @@ def label(problem: LabelProblem, source: torch.Tensor, labels: torch.Tensor, cou
         problem.connectivity,
         problem.labels,
         problem.counts,
+        torch.get_num_threads(),
+    )
+
+
+def envelope(
+    problem: EnvelopeProblem,
+    source: torch.Tensor,
+    rows: torch.Tensor | None,
+    values: torch.Tensor,
+    index: torch.Tensor | None,
+) -> None:
+    """Axis by axis, every image in one call that releases the GIL."""
+    image = problem.image
+    spacing = _spacing_rows(problem.spacing, rows)
+    _C.cpu_envelope(
+        image.data,
+        image.dtype == DType.FLOAT64,
+        image.shape,
+        image.stride,
+        0 if spacing is None else spacing.data_ptr(),
+        problem.spacing.rows,
+        problem.values,
+        problem.indices,
+        torch.get_num_threads(),
+    )
+
+
+def scatter(grad: torch.Tensor, index: torch.Tensor, shape: tuple[int, int, int, int, int], sums: torch.Tensor) -> None:
+    """In the order of the senders, whatever the threads."""
+    wide = grad.dtype == torch.float64
+    _C.cpu_scatter(
+        grad.data_ptr(),
+        wide,
+        index.data_ptr(),
+        shape[0] * shape[1],
+        shape[2] * shape[3] * shape[4],
+        sums.data_ptr(),
         torch.get_num_threads(),
     )
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..problem import Image, LabelProblem, NearestProblem, Problem, Rule, Spacing
+from ..problem import EnvelopeProblem, Image, LabelProblem, NearestProblem, Problem, Rule, Spacing
 
 NAME = "reference"
 DEVICES = ("cpu",)
@@ -60,6 +60,39 @@ def label(problem: LabelProblem, source: torch.Tensor, labels: torch.Tensor, cou
         rank = np.zeros(counts[at] + 1, np.int32)
         rank[values[np.argsort(first)]] = np.arange(1, counts[at] + 1)
         result[at] = rank[components]
+
+
+def envelope(
+    problem: EnvelopeProblem,
+    source: torch.Tensor,
+    rows: torch.Tensor | None,
+    values: torch.Tensor,
+    index: torch.Tensor | None,
+) -> None:
+    """All candidates, axis by axis, the last first: the sums of the definition in the dtype of ``f``."""
+    image = problem.image
+    functions = source.detach().as_strided(image.shape, image.stride).numpy()
+    result = values.reshape(image.shape).numpy()
+    chosen = None if index is None else index.reshape(image.shape).numpy()
+    for at in np.ndindex(image.shape[:2]):
+        spacing = _spacing(problem.spacing, rows, at[0], 3)
+        f = functions[at]
+        square = np.where(np.isnan(f), np.inf, f)
+        place = np.arange(f.size).reshape(f.shape)
+        for axis in reversed(range(3)):
+            square, place = _least_sums(square, place, axis, f.dtype.type(spacing[axis] ** 2), f.dtype.type(np.inf))
+        result[at] = square
+        if chosen is not None:
+            chosen[at] = place
+
+
+def scatter(grad: torch.Tensor, index: torch.Tensor, shape: tuple[int, int, int, int, int], sums: torch.Tensor) -> None:
+    """NumPy's unbuffered addition, in the order of the senders."""
+    result = sums.view(shape[0] * shape[1], -1).numpy()
+    result[:] = 0
+    sent, places = grad.reshape(result.shape).numpy(), index.reshape(result.shape).numpy()
+    for row, values, at in zip(result, sent, places, strict=True):
+        np.add.at(row, at[at >= 0], values[at >= 0])
 
 
 def _masks(
@@ -124,16 +157,22 @@ def _nearest_index(
     square = np.where(mask, none, 0).astype(dtype)
     place = np.arange(mask.size).reshape(mask.shape)
     for axis in reversed(range(mask.ndim)):
-        steps = np.arange(mask.shape[axis])
-        weight = 1 if equal else np.float32(spacing[axis] ** 2)
-        along = [1] * mask.ndim
-        along[axis] = -1
-        nearest, chosen = np.full_like(square, none), np.full_like(place, -1)
-        for j in steps:
-            cost = weight * ((steps - j) ** 2).astype(dtype).reshape(along)
-            candidate = square.take([j], axis) + cost
-            closer = candidate < nearest
-            nearest = np.where(closer, candidate, nearest)
-            chosen = np.where(closer, place.take([j], axis), chosen)
-        square, place = nearest, chosen
+        square, place = _least_sums(square, place, axis, 1 if equal else np.float32(spacing[axis] ** 2), none)
     return place
+
+
+def _least_sums(
+    value: np.ndarray[Any, Any], place: np.ndarray[Any, Any], axis: int, weight: Any, none: Any
+) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Along one axis, the least ``value(j) + weight (p - j)^2`` below ``none``, and ``place(j)`` of the lowest j."""
+    steps = np.arange(value.shape[axis])
+    along = [1] * value.ndim
+    along[axis] = -1
+    least, chosen = np.full_like(value, none), np.full_like(place, -1)
+    for j in steps:
+        cost = weight * ((steps - j) ** 2).astype(value.dtype).reshape(along)
+        candidate = value.take([j], axis) + cost
+        less = candidate < least
+        least = np.where(less, candidate, least)
+        chosen = np.where(less, place.take([j], axis), chosen)
+    return least, chosen
