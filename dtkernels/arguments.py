@@ -48,13 +48,13 @@ FUNCTION_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 def check_function(name: str, value: Any) -> torch.Tensor:
     """A torch tensor of real values, not a mask."""
-    value = check_tensor(name, value)
-    if value.dtype not in FUNCTION_DTYPES:
+    function = check_tensor(name, value)
+    if function.dtype not in FUNCTION_DTYPES:
         raise TypeError(
             f"{name}: expected dtype float16, bfloat16, float32 or float64, "
-            f"got {str(value.dtype).removeprefix('torch.')}; pass {name}.float()"
+            f"got {str(function.dtype).removeprefix('torch.')}; pass {name}.float()"
         )
-    return value
+    return function
 
 
 def check_no_gradient(name: str, value: torch.Tensor) -> None:

@@ -270,12 +270,12 @@ def envelope(
     ``spacing``, squared, and so is f.
 
     Computed in the dtype of the result, the last axis first: the least of the sums ``((f + x) + y) + z``, bit for
-    bit, where ``x`` is ``s_x^2 k^2`` in that dtype. The minimiser is the lowest position among equal sums; sums that
-    differ by less than rounding may count as equal.
+    bit, where ``x`` is ``s_x^2 k^2`` in that dtype. The minimiser is the lowest position among equal sums; sums
+    that differ by less than rounding may count as equal.
 
-    Differentiable in ``f``, whose gradient goes to the minimising q (the lowest where several are, a kink), and in a
-    ``spacing`` tensor: ``2 s_k (p_k - q_k)^2``. E is piecewise linear in f, so its second derivative in f is zero,
-    and double backward says so. On CPUs and GPUs the gradient is the same in every run.
+    Differentiable in ``f``, whose gradient goes to the minimising q (the lowest where several are, a kink), and in
+    a ``spacing`` tensor: ``2 s_k (p_k - q_k)^2``. E is piecewise linear in f, so its second derivative in f is
+    zero, and double backward says so. The gradient in f is the same in every run.
 
     Args:
         f: ``(*batch, *spatial)`` on any device, of any layout; float16, bfloat16, float32 or float64, of any sign.
@@ -286,14 +286,14 @@ def envelope(
         backend: as in :func:`edt`.
 
     Returns:
-        E of f's shape and device, float64 for float64 and float32 otherwise: at most f, and +inf everywhere where f
-        has no finite value. With ``return_index`` also the position of the minimising q within the flattened spatial
-        dimensions, int64, -1 where E is +inf.
+        E of f's shape and device, float64 for float64 and float32 otherwise: at most f, and +inf in an image where
+        f has no finite value. With ``return_index`` also the position of the minimising q within the flattened
+        spatial dimensions, int64, -1 where E is +inf.
 
     Raises:
         TypeError: ``f`` is no tensor or of no floating dtype, or ``spacing`` no number.
-        ValueError: wrong rank, spacing of the wrong length or not positive and finite, unknown backend, a side above
-            32,768.
+        ValueError: wrong rank, spacing of the wrong length or not positive and finite, unknown backend, a side
+            above 32,768.
         RuntimeError: no backend can run on f's device.
 
     References:

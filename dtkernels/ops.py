@@ -218,7 +218,9 @@ def _vmap(operator: str, inputs: int) -> Callable[..., Any]:
     return rule
 
 
-def _backward_vmap(info: Any, in_dims: Any, grad: Tensor, index: Tensor, *, spatial_dims: Any, backend: Any) -> Any:
+def _backward_vmap(
+    info: Any, in_dims: Any, grad: Tensor, index: Tensor, *, spatial_dims: Any, backend: Any
+) -> Any:
     dims = arguments.resolve_spatial_dims(grad.ndim - (in_dims[0] is not None), spatial_dims, "grad")
     size = info.batch_size
     first = [

@@ -115,7 +115,9 @@ def envelope(
     )
 
 
-def scatter(grad: torch.Tensor, index: torch.Tensor, shape: tuple[int, int, int, int, int], sums: torch.Tensor) -> None:
+def scatter(
+    grad: torch.Tensor, index: torch.Tensor, shape: tuple[int, int, int, int, int], sums: torch.Tensor
+) -> None:
     """In the order of the senders, whatever the threads."""
     wide = grad.dtype == torch.float64
     _C.cpu_scatter(

@@ -80,13 +80,17 @@ def envelope(
         square = np.where(np.isnan(f), np.inf, f)
         place = np.arange(f.size).reshape(f.shape)
         for axis in reversed(range(3)):
-            square, place = _least_sums(square, place, axis, f.dtype.type(spacing[axis] ** 2), f.dtype.type(np.inf))
+            square, place = _least_sums(
+                square, place, axis, f.dtype.type(spacing[axis] ** 2), f.dtype.type(np.inf)
+            )
         result[at] = square
         if chosen is not None:
             chosen[at] = place
 
 
-def scatter(grad: torch.Tensor, index: torch.Tensor, shape: tuple[int, int, int, int, int], sums: torch.Tensor) -> None:
+def scatter(
+    grad: torch.Tensor, index: torch.Tensor, shape: tuple[int, int, int, int, int], sums: torch.Tensor
+) -> None:
     """NumPy's unbuffered addition, in the order of the senders."""
     result = sums.view(shape[0] * shape[1], -1).numpy()
     result[:] = 0
@@ -164,13 +168,15 @@ def _nearest_index(
 def _least_sums(
     value: np.ndarray[Any, Any], place: np.ndarray[Any, Any], axis: int, weight: Any, none: Any
 ) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """Along one axis, the least ``value(j) + weight (p - j)^2`` below ``none``, and ``place(j)`` of the lowest j."""
+    """Along an axis, the least ``value(j) + weight (p - j)^2`` below ``none``; ``place(j)`` of the lowest j."""
     steps = np.arange(value.shape[axis])
     along = [1] * value.ndim
     along[axis] = -1
     least, chosen = np.full_like(value, none), np.full_like(place, -1)
+    with np.errstate(over="ignore"):
+        squares = weight * (steps**2).astype(value.dtype)
     for j in steps:
-        cost = weight * ((steps - j) ** 2).astype(value.dtype).reshape(along)
+        cost = squares[np.abs(steps - j)].reshape(along)
         candidate = value.take([j], axis) + cost
         less = candidate < least
         least = np.where(less, candidate, least)
