@@ -173,12 +173,11 @@ def _least_sums(
     along = [1] * value.ndim
     along[axis] = -1
     least, chosen = np.full_like(value, none), np.full_like(place, -1)
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore"):  # to infinity, which is no candidate
         squares = weight * (steps**2).astype(value.dtype)
-    for j in steps:
-        cost = squares[np.abs(steps - j)].reshape(along)
-        candidate = value.take([j], axis) + cost
-        less = candidate < least
-        least = np.where(less, candidate, least)
-        chosen = np.where(less, place.take([j], axis), chosen)
+        for j in steps:
+            candidate = value.take([j], axis) + squares[np.abs(steps - j)].reshape(along)
+            less = candidate < least
+            least = np.where(less, candidate, least)
+            chosen = np.where(less, place.take([j], axis), chosen)
     return least, chosen
