@@ -1,4 +1,4 @@
-"""The command line: ``dtk info`` and ``dtk data``.
+"""The command line: ``dtk info``, ``dtk metrics`` and ``dtk data``.
 
 typer and rich come with ``pip install 'dtkernels[cli]'``; without them the command says so and exits with 2.
 """
@@ -55,6 +55,51 @@ def application() -> "typer.Typer":
             typer.echo(json.dumps(facts, indent=2))
         else:
             _show(facts)
+
+    @app.command()
+    def metrics(
+        pred: Annotated[Path, typer.Argument(help="Predicted labels: a .nii, .nii.gz or .npy file, or a folder.")],
+        target: Annotated[Path, typer.Argument(help="True labels: a file, or a folder with the same names.")],
+        label: Annotated[
+            list[str] | None,
+            typer.Option(
+                help="Label to measure, 1, 1=liver or 1+2=kidney (a union), or a name with --names; repeatable. "
+                "Default: every value but 0."
+            ),
+        ] = None,
+        names: Annotated[
+            Path | None, typer.Option(help="dataset.json (Decathlon, nnU-Net) that names the labels.")
+        ] = None,
+        definition: Annotated[str, typer.Option(help="Whose numbers: monai, medpy or deepmind.")] = "monai",
+        percentile: Annotated[list[float], typer.Option(help="Of the Hausdorff distance; repeatable.")] = [95.0],  # noqa: B006
+        tolerance: Annotated[list[float], typer.Option(help="Of the surface Dice, in mm; repeatable.")] = [1.0],  # noqa: B006
+        directed: Annotated[bool, typer.Option("--directed", help="From the prediction only.")] = False,
+        on_empty: Annotated[
+            str, typer.Option(help="Distance of a missed object: inf, nan, diagonal or a number.")
+        ] = "inf",
+        spacing: Annotated[
+            str | None, typer.Option(help="Of .npy files, such as 1,0.5,0.5; NIfTI headers have their own.")
+        ] = None,
+        workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
+        device: Annotated[str, typer.Option(help="cpu, cuda or cuda:1.")] = "cpu",
+        as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+        as_csv: Annotated[bool, typer.Option("--csv", help="Print a CSV line per case and label.")] = False,
+    ) -> None:
+        """Compare predicted labels with true ones: overlap and surface distances per label.
+
+        Spacing and orientation come from the headers and must agree. Cases that fail are listed at the end, and
+        the exit status is 1; options that cannot be right exit with 2 before any file is read.
+        """
+        from . import report
+
+        if as_json and as_csv:
+            raise typer.BadParameter("--json and --csv: expected one of them, got both")
+        options = {
+            "definition": definition, "percentiles": tuple(percentile), "tolerances": tuple(tolerance),
+            "directed": directed, "on_empty": on_empty, "spacing": spacing, "device": device,
+        }  # fmt: skip
+        form = "json" if as_json else "csv" if as_csv else "table"
+        raise typer.Exit(report.run(pred, target, label or [], names, options, workers, form))
 
     @data.command()
     def hippocampus(
