@@ -82,6 +82,23 @@ def nonzero(source: Array) -> torch.Tensor:
     return x if x.dtype in _EXACT else x.bool()
 
 
+def numbers_per_axis(name: str, value: Any, ndim: int, wrong_length: type[Exception]) -> tuple[float, ...]:
+    """A spacing as these libraries write it: None, a number, or one per axis, else an error of their type."""
+    if value is None:
+        return (1.0,) * ndim
+    try:
+        numbers = np.asarray(value, np.float64)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"{name}: expected None, a number or {ndim} numbers, got {value!r}") from error
+    if numbers.ndim == 0:
+        numbers = np.full(ndim, numbers)
+    if numbers.shape != (ndim,):
+        raise wrong_length(f"{name}: expected {ndim} numbers (one per axis), got shape {numbers.shape}")
+    if not ((numbers >= 1e-18) & (numbers <= 1e18)).all():
+        raise ValueError(f"{name}: expected positive finite numbers in [1e-18, 1e18], got {numbers.tolist()}")
+    return tuple(numbers.tolist())
+
+
 _EXACT = {torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64}
 
 

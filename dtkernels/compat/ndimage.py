@@ -100,7 +100,7 @@ def distance_transform_edt(
     arguments.check_no_gradient("input", source.tensor)
     mask = torch.atleast_1d(_arrays.nonzero(source))
     shape = tuple(mask.shape)
-    scale = _sampling(sampling, len(shape))
+    scale = _arrays.numbers_per_axis("sampling", sampling, len(shape), RuntimeError)
     dims = min(len(shape), 3)
     arguments.check_sides("input", shape, dims)
     if float64_distances is None:
@@ -140,24 +140,6 @@ def _check_requests(return_distances: bool, return_indices: bool, distances: Any
         problems.append("return_indices must be True if indices is supplied")
     if problems:
         raise RuntimeError(", ".join(problems))
-
-
-def _sampling(sampling: Any, ndim: int) -> tuple[float, ...]:
-    if sampling is None:
-        return (1.0,) * ndim
-    try:
-        values = np.asarray(sampling, np.float64)
-    except (TypeError, ValueError) as error:
-        raise TypeError(f"sampling: expected None, a number or {ndim} numbers, got {sampling!r}") from error
-    if values.ndim == 0:
-        values = np.full(ndim, values)
-    if values.shape != (ndim,):
-        raise RuntimeError(
-            f"sampling: expected {ndim} numbers (one per axis of the input), got shape {values.shape}"
-        )
-    if not ((values >= 1e-18) & (values <= 1e18)).all():
-        raise ValueError(f"sampling: expected positive finite numbers in [1e-18, 1e18], got {values.tolist()}")
-    return tuple(values.tolist())
 
 
 def _check_result(name: str, result: _Values, shape: tuple[int, ...], dtype: torch.dtype) -> None:
