@@ -4,11 +4,13 @@
 #include <pybind11/stl.h>
 
 #include <array>
+#include <cstring>
 #include <string>
 
 #include "cpu/envelope.h"
 #include "cpu/label.h"
 #include "cpu/nearest.h"
+#include "cpu/remap.h"
 #include "cpu/transform.h"
 #include "cuda/launch.h"
 
@@ -114,6 +116,42 @@ void cpu_scatter(uintptr_t grad, bool wide, uintptr_t index, int64_t images, int
   dtk::cpu::scatter(s);
 }
 
+void cpu_remap(uintptr_t maps, uintptr_t data, int dtype, const Axes& shape, const Axes& stride, int rule,
+               double threshold, int spatial_dims, uintptr_t spacing, int64_t spacing_rows, int inside,
+               bool inner_zero, bool closed, const std::array<float, 32>& formula, uintptr_t extrema,
+               uintptr_t labels, uintptr_t counts, int threads) {
+  dtk::cpu::Remap r{};
+  r.maps = reinterpret_cast<float*>(maps);
+  r.image = make_image(data, dtype, shape, stride, rule, threshold);
+  r.spatial_dims = spatial_dims;
+  r.spacing = reinterpret_cast<const double*>(spacing);
+  r.spacing_rows = spacing_rows;
+  r.inside = inside;
+  r.inner_zero = inner_zero;
+  r.closed = closed;
+  static_assert(sizeof(r.formula) == sizeof(formula), "the numbers of dtkernels/formula.py");
+  std::memcpy(&r.formula, formula.data(), sizeof(formula));
+  r.extrema = reinterpret_cast<const float*>(extrema);
+  r.labels = reinterpret_cast<const int32_t*>(labels);
+  r.counts = reinterpret_cast<const int32_t*>(counts);
+  r.threads = threads;
+  py::gil_scoped_release release;
+  dtk::cpu::remap(r);
+}
+
+void cpu_contour(uintptr_t data, int dtype, const Axes& shape, const Axes& stride, int rule, double threshold,
+                 int spatial_dims, int connectivity, bool closed, uintptr_t out, int threads) {
+  dtk::cpu::Contour c{};
+  c.image = make_image(data, dtype, shape, stride, rule, threshold);
+  c.spatial_dims = spatial_dims;
+  c.connectivity = connectivity;
+  c.closed = closed;
+  c.out = reinterpret_cast<uint8_t*>(out);
+  c.threads = threads;
+  py::gil_scoped_release release;
+  dtk::cpu::contour(c);
+}
+
 void cuda_launch(int kernel, const std::array<unsigned, 3>& grid, unsigned block, size_t shared,
                  const py::bytes& params, uintptr_t stream, int device) {
   char* bytes = nullptr;
@@ -134,6 +172,8 @@ PYBIND11_MODULE(DTK_MODULE_NAME, m) {
   m.def("cpu_label", &cpu_label);
   m.def("cpu_envelope", &cpu_envelope);
   m.def("cpu_scatter", &cpu_scatter);
+  m.def("cpu_remap", &cpu_remap);
+  m.def("cpu_contour", &cpu_contour);
 
   m.def("cuda_device_info", [] {
     const dtk::cuda::DeviceInfo info = dtk::cuda::device_info();

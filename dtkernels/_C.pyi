@@ -58,6 +58,39 @@ def cpu_envelope(
     threads: int,
 ) -> None: ...
 def cpu_scatter(grad: int, wide: bool, index: int, images: int, voxels: int, sums: int, threads: int) -> None: ...
+def cpu_remap(
+    maps: int,
+    data: int,
+    dtype: int,
+    shape: tuple[int, ...],
+    stride: tuple[int, ...],
+    rule: int,
+    threshold: float,
+    spatial_dims: int,
+    spacing: int,
+    spacing_rows: int,
+    inside: int,
+    inner_zero: bool,
+    closed: bool,
+    formula: tuple[float, ...],
+    extrema: int,
+    labels: int,
+    counts: int,
+    threads: int,
+) -> None: ...
+def cpu_contour(
+    data: int,
+    dtype: int,
+    shape: tuple[int, ...],
+    stride: tuple[int, ...],
+    rule: int,
+    threshold: float,
+    spatial_dims: int,
+    connectivity: int,
+    closed: bool,
+    out: int,
+    threads: int,
+) -> None: ...
 def cuda_device_info() -> dict[str, Any]: ...
 def cuda_device_properties(device: int) -> tuple[int, int, int, int]: ...
 def cuda_kernels() -> list[tuple[str, int]]: ...

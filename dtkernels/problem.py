@@ -89,6 +89,17 @@ class RemapProblem(NamedTuple):
     formula: tuple[float, ...]
     extrema: int  # as in Problem, or 0 where the formula does not need them
     labels: int  # int32 components, each with a maximum of its own inside; or 0
+    counts: int  # int32, how many per image
+
+
+class ContourProblem(NamedTuple):
+    """Foreground voxels with a neighbour in the background, of every image of a batch."""
+
+    image: Image
+    spatial_dims: int
+    connectivity: int  # neighbours differ by at most 1 in each of at most this many coordinates
+    closed: bool  # beyond the image is background
+    out: int  # uint8: 0 on the contour, 1 elsewhere
 
 
 class NearestProblem(NamedTuple):

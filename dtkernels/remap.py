@@ -16,7 +16,7 @@ from torch import Tensor
 
 from . import arguments, backends, transform
 from .formula import Formula, Options, Side, Vector, check, formula
-from .problem import Inside, RemapProblem, Rule
+from .problem import ContourProblem, Inside, RemapProblem, Rule
 
 Scalar = float | Tensor
 
@@ -30,13 +30,13 @@ def distance_map(
     threshold: float | None = None,
     backend: str | None = None,
     out: Tensor | None = None,
-    **options: Any,
+    **given_options: Any,
 ) -> Tensor:
-    """The map that ``options`` describe, of a mask or of every class of a label map."""
+    """The map that the options describe, of a mask or of every class of a label map."""
     arguments.check_tensor("mask", mask)
     arguments.check_no_gradient("mask", mask)
     dims = arguments.resolve_spatial_dims(mask.ndim, spatial_dims)
-    o = parse(options, dims)
+    o = parse(given_options, dims)
     f = formula(o)
     layout, shape = transform.layout_of(mask, dims, threshold, num_classes)
     images = layout.image.shape
@@ -60,7 +60,7 @@ def distance_map(
         extrema = torch.zeros((*images[:2], 2), dtype=torch.float32, device=mask.device)
     source = layout
     if contour:
-        source = arguments.mask_layout(~_contour(foreground(layout), o, dims), 3, None)
+        source = arguments.mask_layout(_off_contour(layout, o, dims, chosen), 3, None)
     signed = inside == Inside.NEGATIVE
     phi = transform.run(
         source, shape, dims, spacing, signed=signed, border=o.border, backend=backend, out=out, extrema=extrema
@@ -81,11 +81,13 @@ def distance_map(
     if extrema is not None and o.scope != "sample-and-class":
         over = (1,) if o.scope == "sample" else (0, 1)
         extrema.copy_(extrema.amax(over, keepdim=True).expand_as(extrema))
-    labels = None
+    labels = counts = None
     if o.normalize.startswith("component"):
-        labels = transform.label(foreground(layout), connectivity=o.connectivity, spatial_dims=3, backend=backend)[
-            0
-        ]
+        options: dict[str, Any] = {"connectivity": o.connectivity, "backend": backend}
+        if num_classes is None:
+            labels, counts = transform.label(mask, spatial_dims=dims, threshold=threshold, **options)
+        else:
+            labels, counts = transform.label(foreground(layout), spatial_dims=3, **options)
     if inside == Inside.NEGATIVE and f.is_identity and o.boundary != "inner_zero":
         return phi
     if inside == Inside.POSITIVE and f == Formula(Side(1.0), Side(0.0), empty=(0.0, 0.0), full=(math.inf, 0.0)):
@@ -103,6 +105,7 @@ def distance_map(
             tuple(f.floats()),
             0 if extrema is None else extrema.data_ptr(),
             0 if labels is None else labels.data_ptr(),
+            0 if counts is None else counts.data_ptr(),
         )
         chosen.remap(problem, layout.source, rows)
     else:
@@ -157,6 +160,17 @@ def _refuse_missing(maps: Tensor, inside: Tensor, o: Options, lead: int) -> None
 
 
 # ---- boundaries --------------------------------------------------------------------------------------
+
+
+def _off_contour(layout: arguments.Layout, o: Options, dims: int, chosen: backends.Backend) -> Tensor:
+    """(B, C, z, y, x): 0 on the inner contour, 1 elsewhere."""
+    if not hasattr(chosen, "contour"):
+        return ~_contour(foreground(layout), o, dims)
+    image = layout.image
+    result = torch.empty(image.shape, dtype=torch.uint8, device=layout.source.device)
+    problem = ContourProblem(image, dims, o.connectivity or dims, o.border == "closed", result.data_ptr())
+    chosen.contour(problem, layout.source)
+    return result
 
 
 def _contour(mask: Tensor, o: Options, dims: int) -> Tensor:

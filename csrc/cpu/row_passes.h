@@ -1,6 +1,7 @@
 // What the operators that work row by row (nearest.cpp, label.cpp, envelope.cpp; compiled for any CPU) hand
 // to their passes, compiled once per instruction set: plain structs and tables of functions.
 #pragma once
+#include "../dtk/formula.h"
 #include "passes.h"
 
 namespace dtk::cpu {
@@ -90,10 +91,46 @@ struct EnvelopePasses {
   void (*do_columns)(const EnvelopeTask&, int axis, int64_t first, int count, char* workspace);
 };
 
+// --- remap ---
+
+// A mask of one image, one bit a voxel.
+struct MaskBits {
+  Image image;
+  int64_t offset;  // of its first element from image.data
+  int64_t class_index;
+  int64_t depth, height, width;
+  bool closed[3];   // whether beyond the image along (z, y, x) is background
+  uint64_t* words;  // words_per_row for each row; null where nobody asks for the mask
+};
+
+// One image of the batch and what its formula has become.
+struct RemapTask {
+  MaskBits mask;
+  float* map;
+  int32_t inside;  // Inside
+  bool inner_zero;
+  Formula formula;
+  ImageFormula lines;
+  const int32_t* labels;          // null where all components are alike
+  float* maxima;                  // per component, the largest finite distance
+  const FormulaLine* components;  // per component, in place of lines.inside
+};
+
+struct RemapPasses {
+  // Packs rows [begin, end) of the mask; `buffer` holds a row.
+  void (*read_rows)(const MaskBits&, int64_t begin, int64_t end, uint8_t* buffer);
+  // Zeros on the contour, ones elsewhere; `bits` holds the words of a row.
+  void (*write_contour)(const MaskBits&, int connectivity, int64_t begin, int64_t end, uint64_t* bits,
+                        uint8_t* out);
+  void (*take_maxima)(const RemapTask&, int64_t begin, int64_t end);
+  void (*write_rows)(const RemapTask&, int64_t begin, int64_t end, uint64_t* bits);
+};
+
 struct RowPasses {
   NearestPasses nearest;
   LabelPasses label;
   EnvelopePasses envelope;
+  RemapPasses remap;
 };
 
 #if defined(__x86_64__)

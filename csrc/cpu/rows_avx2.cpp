@@ -4,9 +4,10 @@
 #include "envelope_lines.h"
 #include "label_rows.h"
 #include "nearest_slice.h"
+#include "remap_rows.h"
 
 namespace dtk::cpu {
-const RowPasses kAvx2RowPasses = {DTK_ISA::nearest_table(), DTK_ISA::label_table(),
-                                  DTK_ISA::envelope_table()};
+const RowPasses kAvx2RowPasses = {DTK_ISA::nearest_table(), DTK_ISA::label_table(), DTK_ISA::envelope_table(),
+                                  DTK_ISA::remap_table()};
 }
 #endif

@@ -53,12 +53,12 @@ inline void pack_bits(const uint8_t* bytes, int64_t count, uint64_t* words) {
 // Reads a row of an image and packs it. `buffer` holds `count` bytes, and is used where the elements are not
 // the bytes themselves.
 inline void pack_row(const Image& image, int64_t offset, int64_t stride, int64_t count, uint8_t* buffer,
-                     uint64_t* words) {
+                     uint64_t* words, int64_t class_index = 0) {
   const uint8_t* bytes = buffer;
   if (image.dtype == kUInt8 && image.rule == kNonZero && (stride == 1 || count == 1)) {
     bytes = static_cast<const uint8_t*>(image.data) + offset;
   } else {
-    read_run(image, offset, stride, count, 0, buffer);
+    read_run(image, offset, stride, count, class_index, buffer);
   }
   pack_bits(bytes, count, words);
 }

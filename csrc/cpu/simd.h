@@ -183,6 +183,8 @@ inline Vec select(Mask m, const Vec& yes, const Vec& no) {
   return {{(Part)_mm512_mask_mov_epi32((__m512i)no.part[0], m.bits, (__m512i)yes.part[0])}};
 }
 inline bool any(Mask m) { return m.bits != 0; }
+// Lane i where bit i is set.
+inline Mask lanes_of(uint32_t bits) { return {__mmask16(bits)}; }
 inline uint32_t sign_bits(const Vec& a) { return _mm512_movepi32_mask((__m512i)a.part[0]); }
 #else
 struct Mask {
@@ -209,6 +211,14 @@ inline Vec select(const Mask& m, const Vec& yes, const Vec& no) {
   }
   return r;
 }
+// Lane i where bit i is set.
+inline Mask lanes_of(uint32_t bits) {
+  Vec own;
+  for (int i = 0; i < kParts; i++) {
+    for (int lane = 0; lane < kPartLanes; lane++) own.part[i][lane] = 1u << (i * kPartLanes + lane);
+  }
+  return equal(broadcast(bits) & own, own);
+}
 inline uint32_t sign_bits(const Vec& a) {
 #if defined(__AVX2__)
   return uint32_t(_mm256_movemask_ps((__m256)a.part[0])) | uint32_t(_mm256_movemask_ps((__m256)a.part[1]))
@@ -231,6 +241,17 @@ inline bool any(const Mask& m) {
 #endif
 }
 #endif
+
+// *to = max(*to, value) for floats that are not negative, whose bits order like integers; among threads.
+inline void raise_float(float* to, float value) {
+  uint32_t mine;
+  memcpy(&mine, &value, 4);
+  uint32_t* bits = reinterpret_cast<uint32_t*>(to);
+  uint32_t now = __atomic_load_n(bits, __ATOMIC_RELAXED);
+  while (mine > now &&
+         !__atomic_compare_exchange_n(bits, &now, mine, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
+  }
+}
 
 inline uint32_t max_of_lanes(const Vec& a) {
 #if defined(__AVX512F__)
@@ -292,6 +313,30 @@ inline Vec add_float(const Vec& a, const Vec& b) {
 }
 inline Vec multiply_float(const Vec& a, const Vec& b) {
   return each([](Part x, Part y) { return (Part)((FloatPart)x * (FloatPart)y); }, a, b);
+}
+inline Vec divide_float(const Vec& a, const Vec& b) {
+  return each([](Part x, Part y) { return (Part)((FloatPart)x / (FloatPart)y); }, a, b);
+}
+// The second where a comparison with NaN is asked for.
+inline Vec min_float(const Vec& a, const Vec& b) {
+  return each(
+      [](Part x, Part y) {
+        const Part less = (Part)((FloatPart)x < (FloatPart)y);
+        return (x & less) | (y & ~less);
+      },
+      a, b);
+}
+inline Vec max_float(const Vec& a, const Vec& b) {
+  return each(
+      [](Part x, Part y) {
+        const Part more = (Part)((FloatPart)x > (FloatPart)y);
+        return (x & more) | (y & ~more);
+      },
+      a, b);
+}
+// Towards zero.
+inline Vec to_int(const Vec& a) {
+  return each([](Part x) { return (Part) __builtin_convertvector((FloatPart)x, SignedPart); }, a);
 }
 // Of integers below 2^31.
 inline Vec to_float(const Vec& a) {

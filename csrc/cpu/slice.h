@@ -256,17 +256,9 @@ class Extrema {
  private:
   static constexpr uint32_t kAbove = kSignBit - Arithmetic::kNone;
 
-  // The bits of floats that are not negative order like integers.
   static void raise(float* largest, const Vec& taken, float scale) {
     const float value = Arithmetic::value(max_of_lanes(taken) - kAbove) * scale;
-    uint32_t mine, now = 0;
-    memcpy(&mine, &value, 4);
-    if (mine >= 0x7f800000u) mine = 0;  // overflow
-    uint32_t* bits = reinterpret_cast<uint32_t*>(largest);
-    now = __atomic_load_n(bits, __ATOMIC_RELAXED);
-    while (mine > now &&
-           !__atomic_compare_exchange_n(bits, &now, mine, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
-    }
+    raise_float(largest, value <= __FLT_MAX__ ? value : 0.0f);
   }
 
   Vec inside_ = broadcast(kAbove), outside_ = inside_;

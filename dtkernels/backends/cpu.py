@@ -7,7 +7,16 @@ from typing import Any
 
 import torch
 
-from ..problem import DType, EnvelopeProblem, LabelProblem, NearestProblem, Problem, Spacing
+from ..problem import (
+    ContourProblem,
+    DType,
+    EnvelopeProblem,
+    LabelProblem,
+    NearestProblem,
+    Problem,
+    RemapProblem,
+    Spacing,
+)
 
 _C: Any
 try:
@@ -127,6 +136,50 @@ def scatter(
         shape[0] * shape[1],
         shape[2] * shape[3] * shape[4],
         sums.data_ptr(),
+        torch.get_num_threads(),
+    )
+
+
+def remap(problem: RemapProblem, source: torch.Tensor, rows: torch.Tensor | None) -> None:
+    """A formula on every map, in one call that releases the GIL."""
+    image = problem.image
+    spacing = _spacing_rows(problem.spacing, rows)
+    _C.cpu_remap(
+        problem.maps,
+        image.data,
+        image.dtype,
+        image.shape,
+        image.stride,
+        image.rule,
+        image.threshold,
+        problem.spatial_dims,
+        0 if spacing is None else spacing.data_ptr(),
+        problem.spacing.rows,
+        problem.inside,
+        problem.inner_zero,
+        problem.closed,
+        problem.formula,
+        problem.extrema,
+        problem.labels,
+        problem.counts,
+        torch.get_num_threads(),
+    )
+
+
+def contour(problem: ContourProblem, source: torch.Tensor) -> None:
+    """64 voxels at a time, every image in one call that releases the GIL."""
+    image = problem.image
+    _C.cpu_contour(
+        image.data,
+        image.dtype,
+        image.shape,
+        image.stride,
+        image.rule,
+        image.threshold,
+        problem.spatial_dims,
+        problem.connectivity,
+        problem.closed,
+        problem.out,
         torch.get_num_threads(),
     )
 
