@@ -1,4 +1,4 @@
-"""The command line: ``dtk info``, ``dtk metrics`` and ``dtk data``.
+"""The command line: ``dtk info``, ``dtk map``, ``dtk metrics`` and ``dtk data``.
 
 typer and rich come with ``pip install 'dtkernels[cli]'``; without them the command says so and exits with 2.
 """
@@ -55,6 +55,61 @@ def application() -> "typer.Typer":
             typer.echo(json.dumps(facts, indent=2))
         else:
             _show(facts)
+
+    @app.command("map")
+    def map_(
+        paths: Annotated[
+            list[Path] | None,
+            typer.Argument(
+                metavar="IN... OUT",
+                help="Masks or labels (.nii, .nii.gz, .npy files, or a folder), and where to write.",
+            ),
+        ] = None,
+        convention: Annotated[
+            str, typer.Option("--convention", "-c", help="Name of the map, see --list.")
+        ] = "half",
+        option: Annotated[
+            list[str] | None,
+            typer.Option("--option", "-o", help="Option of the map that differs, such as truncate=5; repeatable."),
+        ] = None,
+        spacing: Annotated[
+            str | None, typer.Option(help="Of .npy files, such as 1,0.5,0.5; NIfTI headers have their own.")
+        ] = None,
+        label: Annotated[int | None, typer.Option(help="Foreground is this value; default: all but 0.")] = None,
+        classes: Annotated[int | None, typer.Option(help="A map for each of the labels 0 .. N - 1.")] = None,
+        threshold: Annotated[float | None, typer.Option(help="Foreground is what is larger.")] = None,
+        device: Annotated[str, typer.Option(help="cpu, cuda or cuda:1.")] = "cpu",
+        as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+        show_list: Annotated[bool, typer.Option("--list", help="List the conventions.")] = False,
+    ) -> None:
+        """Write distance maps of masks by the name of a convention, with the spacing and affine of the files.
+
+        Files that fail are named at the end, and the exit status is 1; options that cannot be right exit with 2
+        before any file is read.
+        """
+        from . import map_files
+        from .report import numbers
+
+        if show_list:
+            map_files.show_conventions(as_json)
+            return
+        if paths is None or len(paths) < 2:
+            raise typer.BadParameter("expected at least one input and an output: IN... OUT")
+        if sum(x is not None for x in (label, classes, threshold)) > 1:
+            raise typer.BadParameter("--label, --classes and --threshold: expected one of them")
+        try:
+            request = map_files.Request(
+                convention,
+                map_files.parse_options(option or []),
+                numbers(spacing),
+                classes,
+                label,
+                threshold,
+                device,
+            )
+        except (TypeError, ValueError) as error:
+            raise typer.BadParameter(str(error)) from None
+        raise typer.Exit(map_files.run(paths[:-1], paths[-1], request, as_json))
 
     @app.command()
     def metrics(

@@ -42,7 +42,7 @@ def run(
                 **options,
                 "labels": chosen_labels(labels, _named(names)),
                 "on_empty": _number_or_word(options["on_empty"]),
-                "spacing": _numbers(options["spacing"]),
+                "spacing": numbers(options["spacing"]),
             }
         )
         columns = (TextColumn("comparing"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -112,7 +112,8 @@ def _number_or_word(word: str) -> str | float:
         return word
 
 
-def _numbers(text: str | None) -> tuple[float, ...] | None:
+def numbers(text: str | None) -> tuple[float, ...] | None:
+    """The numbers of ``--spacing``."""
     if text is None:
         return None
     try:
