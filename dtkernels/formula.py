@@ -214,7 +214,7 @@ def check(options: Options, dims: int) -> Options:
     for name in ("truncate", "sigma", "amplitude", "weight"):
         value = getattr(o, name)
         least = -math.inf if name in ("amplitude", "weight") else 0.0
-        if value is not None and not (math.isfinite(value) and value > least):
+        if value is not None and not least < value < math.inf:
             raise ValueError(f"{name}: expected a {'finite' if least else 'positive finite'} number, got {value}")
     check_connectivity(o.connectivity, dims)
     for condition, message in _impossible(o):

@@ -254,7 +254,10 @@ def distance_map(
     overload = "per_sample" if isinstance(given, Tensor) else "default"
     words = options._asdict()
     words["on_empty"], words["on_full"] = str(options.on_empty), str(options.on_full)
-    words.update(spatial_dims=dims, num_classes=classes.number, threshold=classes.threshold, backend=backend)
+    words.update(
+        spatial_dims=dims, num_classes=classes.number, binary=classes.binary, threshold=classes.threshold,
+        backend=backend,
+    )  # fmt: skip
     if out is None:
         result: Tensor = getattr(torch.ops.dtk.distance_map, overload)(classes.source, given, **words)
     else:
@@ -295,6 +298,7 @@ class _Classes(NamedTuple):
 
     source: Tensor
     number: int | None  # of classes, of a label map
+    binary: bool  # whether the labels can only be 0 and 1
     threshold: float | None
     ignored: Tensor | None  # voxels, to broadcast against the maps
 
@@ -312,6 +316,7 @@ class _Classes(NamedTuple):
         if ignore_index is not None and (isinstance(ignore_index, bool) or not isinstance(ignore_index, int)):
             raise TypeError(f"ignore_index: expected None or an int, got {ignore_index!r}")
         lead = x.ndim - dims
+        binary = x.dtype == torch.bool and include_background and ignore_index is None
         if argmax:
             if num_classes is not None or threshold is not None or ignore_index is not None:
                 raise ValueError(
@@ -319,6 +324,7 @@ class _Classes(NamedTuple):
                 )
             if lead != 2:
                 raise ValueError(f"mask: expected scores (B, C, *spatial) with argmax=True, got {tuple(x.shape)}")
+            binary = x.shape[1] == 2 and include_background
             num_classes, x = x.shape[1], x.argmax(1)
         elif num_classes is not None and threshold is not None:
             raise ValueError("threshold: expected None for a label map (num_classes is given)")
@@ -335,7 +341,7 @@ class _Classes(NamedTuple):
             if ignored is not None:
                 x = (x > threshold if threshold is not None else (x != 0) & (x == x)) & ~ignored
                 threshold = None
-            return _Classes(x, None, threshold, ignored)
+            return _Classes(x, None, False, threshold, ignored)
         first = 0 if include_background else 1
         if x.dtype == torch.bool:
             x = x.to(torch.uint8)
@@ -347,4 +353,4 @@ class _Classes(NamedTuple):
             x = x - first if ignored is None else (x - first).masked_fill_(ignored.view(x.shape), -1)
         if num_classes - first < 1:
             raise ValueError(f"num_classes: expected at least {first + 1}, got {num_classes}")
-        return _Classes(x, num_classes - first, None, ignored)
+        return _Classes(x, num_classes - first, binary, None, ignored)

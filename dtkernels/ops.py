@@ -119,6 +119,7 @@ def _map_fake(
     spacing: Any = None,
     *,
     num_classes: int | None = None,
+    binary: bool = False,
     spatial_dims: int | None = None,
     threshold: float | None = None,
     backend: str | None = None,
@@ -254,7 +255,8 @@ for _form, _spacing in (("", "float[1]? spacing=None"), (".per_sample", "Tensor 
 _define(
     "distance_map",
     "Tensor mask",
-    f"int? num_classes=None, int? spatial_dims=None, float? threshold=None, str? backend=None, {_map_options()}",
+    "int? num_classes=None, bool binary=False, int? spatial_dims=None, float? threshold=None, str? backend=None, "
+    + _map_options(),
     remap.distance_map,
     _map_fake,
     _map_vmap,

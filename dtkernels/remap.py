@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -26,13 +27,17 @@ def distance_map(
     spacing: transform.OpSpacing = None,
     *,
     num_classes: int | None = None,
+    binary: bool = False,
     spatial_dims: int | None = None,
     threshold: float | None = None,
     backend: str | None = None,
     out: Tensor | None = None,
     **given_options: Any,
 ) -> Tensor:
-    """The map that the options describe, of a mask or of every class of a label map."""
+    """The map that the options describe, of a mask or of every class of a label map.
+
+    ``binary`` says that a label map of two classes holds 0 and 1 alone.
+    """
     arguments.check_tensor("mask", mask)
     arguments.check_no_gradient("mask", mask)
     dims = arguments.resolve_spatial_dims(mask.ndim, spatial_dims)
@@ -58,13 +63,15 @@ def distance_map(
     extrema = None
     if f.uses_maxima and not apart and not contour:
         extrema = torch.zeros((*images[:2], 2), dtype=torch.float32, device=mask.device)
-    source = layout
-    if contour:
-        source = arguments.mask_layout(_off_contour(layout, o, dims, chosen), 3, None)
-    signed = inside == Inside.NEGATIVE
-    phi = transform.run(
-        source, shape, dims, spacing, signed=signed, border=o.border, backend=backend, out=out, extrema=extrema
-    )
+    common: dict[str, Any] = {"border": o.border, "backend": backend}
+    if inside == Inside.NEGATIVE and num_classes == 2 and o.border == "open" and (binary or _is_binary(mask)):
+        phi = _of_two_classes(mask, images, shape, dims, spacing, out, extrema, common)
+    else:
+        source = layout
+        if contour:
+            source = arguments.mask_layout(_off_contour(layout, o, dims, chosen), 3, None)
+        signed = inside == Inside.NEGATIVE
+        phi = transform.run(source, shape, dims, spacing, signed=signed, out=out, extrema=extrema, **common)
     if not phi.numel():
         return phi
     maps = phi.view(images)
@@ -115,6 +122,43 @@ def distance_map(
     return phi
 
 
+def _is_binary(labels: Tensor) -> bool:
+    """Whether all labels are 0 or 1, as far as that can be seen without a device synchronisation."""
+    if labels.device.type != "cpu" or not labels.numel():
+        return False
+    low, high = labels.aminmax()
+    return int(low) >= 0 and int(high) <= 1
+
+
+def _of_two_classes(
+    labels: Tensor,
+    images: Sequence[int],
+    shape: Sequence[int],
+    dims: int,
+    spacing: transform.OpSpacing,
+    out: Tensor | None,
+    extrema: Tensor | None,
+    common: dict[str, Any],
+) -> Tensor:
+    """One signed transform for both classes: each is the background of the other."""
+    layout = arguments.mask_layout(labels, dims, None)
+    own = None if extrema is None else extrema[:, :1].clone()
+    one = transform.run(layout, labels.shape, dims, spacing, signed=True, extrema=own, **common)
+    if out is None:
+        out = torch.empty(shape, dtype=torch.float32, device=labels.device)
+    else:
+        arguments.check_out(out, shape, labels, spacing if isinstance(spacing, Tensor) else None)
+    if not out.numel():
+        return out
+    both = out.view(tuple(images))
+    one = one.view(images[0], 1, *images[2:])
+    torch.neg(one, out=both[:, :1])
+    both[:, 1:].copy_(one)
+    if extrema is not None and own is not None:
+        extrema.copy_(torch.cat((own.flip(-1), own), 1))
+    return out
+
+
 def parse(options: dict[str, Any], dims: int) -> Options:
     """Options as the operator has them, where a policy may be a number in words."""
     for name in ("on_empty", "on_full"):
@@ -122,7 +166,7 @@ def parse(options: dict[str, Any], dims: int) -> Options:
             value = float(options[name])
         except (KeyError, ValueError):
             continue
-        if math.isfinite(value):
+        if -math.inf < value < math.inf:
             options[name] = value
     return check(Options(**options), dims)
 
@@ -199,6 +243,8 @@ def _eroded(mask: Tensor, connectivity: int, dims: int, closed: bool) -> Tensor:
 def _erode_by(result: Tensor, mask: Tensor, axis: int, closed: bool) -> None:
     """Leave in ``result`` what has both of its neighbours along ``axis`` in ``mask``."""
     n = mask.shape[axis]
+    if n == 0:
+        return
     result.narrow(axis, 1, n - 1).logical_and_(mask.narrow(axis, 0, n - 1))
     result.narrow(axis, 0, n - 1).logical_and_(mask.narrow(axis, 1, n - 1))
     if closed:
