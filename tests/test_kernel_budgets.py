@@ -29,7 +29,7 @@ from dtkernels.plans.transform import plan  # noqa: E402
 
 # Registers per thread on sm_90. Passes run with up to 1,024 threads, so 64 is the end; 65,536 registers of a
 # multiprocessor over the budget are the threads that can be resident.
-BUDGETS = {"scan": 80, "scan_long": 48, "lines": 64, "slices": 64}
+BUDGETS = {"scan": 80, "scan_long": 48, "lines": 64, "slices": 64, "parabolas": 64, "receivers": 40}
 
 
 @pytest.mark.skipif(NVCC is None, reason="needs nvcc")
@@ -42,7 +42,9 @@ def test_registers_and_spills(tmp_path: Path, architecture: str) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     report = re.compile(
-        r"Compiling entry function '_ZN3dtk\d+(?P<kernel>scan_long|scan|lines|slices)I(?P<instance>\w+?)Ev.*?"
+        r"Compiling entry function '_ZN3dtk\d+(?P<kernel>scan_long|"
+        + "|".join(BUDGETS)
+        + r")I(?P<instance>\w+?)Ev.*?"
         r"(?P<stack>\d+) bytes stack frame, (?P<stores>\d+) bytes spill stores, "
         r"(?P<loads>\d+) bytes spill loads.*?Used (?P<registers>\d+) registers"
         r"(?:[^\n]*?(?P<shared>\d+) bytes smem)?",

@@ -331,7 +331,8 @@ def test_parameters_have_the_size_of_their_structs() -> None:
             for launch in the_plan.bind(1, 2, 3, 4):
                 assert sizes[launch.kernel] == len(launch.params)
                 asked.add(launch.kernel)
-    assert asked == set(sizes)
+    others = {name for name in sizes if "parabolas" in name or "receivers" in name}  # test_envelope_emulated.py
+    assert asked == set(sizes) - others
 
 
 def test_constants_agree_with_the_sources() -> None:

@@ -7,6 +7,8 @@
 #include <utility>
 
 #include "../dtk/lines.cuh"
+#include "../dtk/parabolas.cuh"
+#include "../dtk/receivers.cuh"
 #include "../dtk/scan.cuh"
 #include "../dtk/slice.cuh"
 #include "launch.h"
@@ -72,6 +74,12 @@ const Kernel kTable[] = {
     DTK_KERNEL(Slices, dtk::slices<int32_t, true, dtk::Strips>),
     DTK_KERNEL(Slices, dtk::slices<float, false, dtk::Strips>),
     DTK_KERNEL(Slices, dtk::slices<float, true, dtk::Strips>),
+    DTK_KERNEL(Parabolas, dtk::parabolas<float, true>),
+    DTK_KERNEL(Parabolas, dtk::parabolas<float, false>),
+    DTK_KERNEL(Parabolas, dtk::parabolas<double, true>),
+    DTK_KERNEL(Parabolas, dtk::parabolas<double, false>),
+    DTK_KERNEL(Receivers, dtk::receivers<float>),
+    DTK_KERNEL(Receivers, dtk::receivers<double>),
 };
 // Room for what a kernel declares with DTK_SHARED, rounded up; dtkernels/plans keeps the same distance.
 constexpr int kStaticShared = 1024;

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from ..plans.launch import DeviceProperties, Launch
-from ..problem import Problem
+from ..problem import EnvelopeProblem, Problem
 from .cpu import _C
 from .gpu import Gpu
 
@@ -54,3 +54,21 @@ def _gpu(device: torch.device) -> Gpu:
 def run(problem: Problem, source: torch.Tensor, rows: torch.Tensor | None, out: torch.Tensor) -> None:
     """Launch the plan on torch's current stream."""
     _gpu(source.device).run(problem)
+
+
+def envelope(
+    problem: EnvelopeProblem,
+    source: torch.Tensor,
+    rows: torch.Tensor | None,
+    values: torch.Tensor,
+    index: torch.Tensor | None,
+) -> None:
+    """A pass per axis."""
+    _gpu(source.device).envelope(problem)
+
+
+def scatter(
+    grad: torch.Tensor, index: torch.Tensor, shape: tuple[int, int, int, int, int], sums: torch.Tensor
+) -> None:
+    """A pass per axis, the same in every run."""
+    _gpu(grad.device).scatter(grad, index, shape, sums)

@@ -30,7 +30,7 @@ import numpy as np
 import torch
 
 from ..plans.launch import STATIC_SHARED, DeviceProperties, Launch
-from ..problem import Problem
+from ..problem import EnvelopeProblem, Problem
 from .gpu import Gpu
 
 if TYPE_CHECKING:
@@ -59,6 +59,26 @@ def run(problem: Problem, source: torch.Tensor, rows: torch.Tensor | None, out: 
     """Launch the plan on torch's current stream, whatever device is current."""
     with _gpu(source.device) as gpu:
         gpu.run(problem)
+
+
+def envelope(
+    problem: EnvelopeProblem,
+    source: torch.Tensor,
+    rows: torch.Tensor | None,
+    values: torch.Tensor,
+    index: torch.Tensor | None,
+) -> None:
+    """A pass per axis."""
+    with _gpu(source.device) as gpu:
+        gpu.envelope(problem)
+
+
+def scatter(
+    grad: torch.Tensor, index: torch.Tensor, shape: tuple[int, int, int, int, int], sums: torch.Tensor
+) -> None:
+    """A pass per axis, the same in every run."""
+    with _gpu(grad.device) as gpu:
+        gpu.scatter(grad, index, shape, sums)
 
 
 @contextlib.contextmanager

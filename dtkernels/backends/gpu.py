@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 import torch
 
-from ..plans import transform
+from ..plans import envelope, transform
 from ..plans.launch import DeviceProperties, Launch, Plan
-from ..problem import Problem
+from ..problem import EnvelopeProblem, Problem
 
 
 class Gpu(NamedTuple):
@@ -23,6 +23,18 @@ class Gpu(NamedTuple):
         """Queue a distance transform."""
         plan = transform.plan(problem, self.properties)
         self._queue(plan, problem.image.data, problem.spacing.data, problem.out, problem.extrema)
+
+    def envelope(self, problem: EnvelopeProblem) -> None:
+        """Queue an envelope."""
+        plan = envelope.plan(problem, self.properties)
+        self._queue(plan, problem.image.data, problem.spacing.data, problem.values, problem.indices)
+
+    def scatter(
+        self, grad: torch.Tensor, index: torch.Tensor, shape: tuple[int, int, int, int, int], sums: torch.Tensor
+    ) -> None:
+        """Queue the gradient of an envelope."""
+        plan = envelope.scatter_plan(shape, grad.dtype == torch.float64, self.properties)
+        self._queue(plan, grad.data_ptr(), 0, sums.data_ptr(), index.data_ptr())
 
     def _queue(self, plan: Plan, image: int, spacing: int, out: int, second: int = 0) -> None:
         """Queue every launch of a plan on torch's current stream.
