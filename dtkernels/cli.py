@@ -192,7 +192,12 @@ def gather() -> dict[str, Any]:
         },
         "gpus": [_gpu(index) for index in range(torch.cuda.device_count())],
         "backends": {
-            name: {"available": s.available, "devices": list(s.devices), "reason": s.reason}
+            name: {
+                "available": s.available,
+                "devices": list(s.devices),
+                "operators": list(s.operators),
+                "reason": s.reason,
+            }
             for name, s in statuses.items()
         },
         "default_backend": {device: _chosen(device) for device in ("cpu", "cuda")},
@@ -263,7 +268,7 @@ def _show(facts: dict[str, Any]) -> None:
     taken: dict[str, list[str]] = {}
     for device, name in facts["default_backend"].items():
         taken.setdefault(name, []).append(device)
-    table = Table("backend", "devices", "state", title="Backends", title_justify="left")
+    table = Table("backend", "devices", "computes", "state", title="Backends", title_justify="left")
     for name, status in facts["backends"].items():
         if not status["available"]:
             state = f"[red]unavailable[/]: {escape(status['reason'])}"
@@ -271,7 +276,7 @@ def _show(facts: dict[str, Any]) -> None:
             state = f"[green]available[/], taken for {' and '.join(taken[name])} tensors"
         else:
             state = "[green]available[/] by name"
-        table.add_row(name, ", ".join(status["devices"]), state)
+        table.add_row(name, ", ".join(status["devices"]), ", ".join(status["operators"]), state)
 
     console.print(versions, table, sep="\n")
     cpu = facts["cpu"]

@@ -41,6 +41,7 @@ def test_info_names_every_backend_and_its_reason() -> None:
     for name, status in dtk.backends.available().items():
         assert name in result.output
         assert status.reason in result.output
+        assert ", ".join(status.operators) in result.output
 
 
 def test_info_as_json() -> None:
@@ -51,6 +52,7 @@ def test_info_as_json() -> None:
     assert set(facts["backends"]) == set(dtk.backends.available())
     for status in facts["backends"].values():
         assert status["available"] == (status["reason"] == "")
+        assert "edt" in status["operators"]
     assert facts["default_backend"]["cpu"] in facts["backends"]
     assert facts["cpu"]["threads"] >= 1
     assert (facts["cpu"]["instruction_set"] is not None) == facts["backends"]["cpu"]["available"]

@@ -348,6 +348,7 @@ def test_a_backend_without_the_operator_is_refused(
 def test_the_ladder_passes_over_a_backend_without_the_operator(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr("dtkernels.backends.cpu.label")
     assert dtk.label(torch.ones(3))[1].item() == 1
+    monkeypatch.delattr("dtkernels.backends.numba.label")
     monkeypatch.delattr("dtkernels.backends.reference.label")
     with pytest.raises(RuntimeError, match="no backend can run 'label' on cpu: cpu: has no 'label' operator yet"):
         dtk.label(torch.ones(3))

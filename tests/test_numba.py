@@ -415,6 +415,38 @@ def test_gpu_kernels_in_the_simulator() -> None:
     assert output.strip() == "done"
 
 
+def test_gpu_kernels_of_other_operators_in_the_simulator() -> None:
+    """Nearest voxels and components, for every connectivity, batches, spacings and ties."""
+    output = run_python(
+        """
+        import numpy as np, torch
+        import dtkernels as dtk
+        import dtkernels.backends.numba as backend
+        from dtkernels.backends.numba import gpu, gpu_components, gpu_feature
+        backend.run, backend.nearest, backend.label = gpu.run, gpu_feature.run, gpu_components.run
+        gpu.THREADS, gpu.TILE, gpu.TILE_ROWS, gpu.PITCH = 4, 4, 2, 5  # a simulated thread is a real one
+        rng = np.random.default_rng(0)
+        rows = torch.tensor([[1.0, 2.0, 3.0], [0.5, 0.5, 0.7]])
+        for shape in [(1,), (9,), (5, 6), (3, 1, 4), (1, 5, 1), (3, 4, 5)]:
+            n = len(shape)
+            mask = rng.random((2, *shape)) < 0.75
+            mask[1] = shape == (5, 6) or rng.random(shape) < 0.95
+            x = torch.from_numpy(mask).to(torch.bfloat16 if n == 2 else torch.uint8)
+            for spacing in (None, 0.5, (0.7, 3.0, 0.9)[:n], rows[:, :n]):
+                ours, theirs = (dtk.nearest(x, spacing, spatial_dims=n, backend=b) for b in ("numba", "reference"))
+                assert torch.equal(ours[1], theirs[1]), (shape, spacing)
+                torch.testing.assert_close(ours[0], theirs[0], rtol=1e-6, atol=0.0)
+            for connectivity in range(1, n + 1):
+                options = {"connectivity": connectivity, "spatial_dims": n}
+                for a, b in zip(*(dtk.label(x, backend=b, **options) for b in ("numba", "reference"))):
+                    assert torch.equal(a, b), (shape, connectivity)
+        print("done")
+        """,
+        NUMBA_ENABLE_CUDASIM="1",
+    )
+    assert output.strip() == "done"
+
+
 def find_cuda_home(folder: Path) -> Path | None:
     """A folder laid out as Numba wants it, with the libNVVM of this machine."""
     homes = [os.environ.get("CUDA_HOME", ""), *map(str, Path("/usr/local").glob("cuda*"))]
@@ -436,10 +468,15 @@ def test_gpu_kernels_compile_to_ptx(tmp_path: Path) -> None:
         pytest.skip("no libNVVM on this machine")
     output = run_python(
         """
+        from types import SimpleNamespace
         from numba import cuda, types
-        from dtkernels.backends.numba import gpu
+        from numba.cuda import dispatcher
+        from dtkernels.backends.numba import gpu, gpu_components, gpu_feature
+        # A device function is compiled for the device at hand.
+        dispatcher.get_current_device = lambda: SimpleNamespace(compute_capability=(9, 0))
         def flat(t): return types.Array(t, 1, "C")
         i, u = types.int64, flat(types.int16)
+        stride, places = types.UniTuple(i, 5), flat(i)
         for v in (types.int32, types.float32):
             cost = types.Array(v, 2, "C")
             for kernel, signature in {
@@ -447,12 +484,25 @@ def test_gpu_kernels_compile_to_ptx(tmp_path: Path) -> None:
                 gpu.envelope: (flat(v), flat(v), u, u, i, i, i, cost, i, v, i, i),
                 gpu.transpose: (flat(types.int32), i, i, flat(types.int32)),
                 gpu.finish: (flat(v), i, types.float32, v, i, i, flat(types.float32)),
+                gpu_feature.scan_rows:
+                    (flat(types.uint8), stride, *[i] * 6, types.float64, cost, i, v, flat(v), places),
+                gpu_feature.solve_axis: (flat(v), places, flat(v), places, *[i] * 3, cost, i, v, v, u, u, u),
             }.items():
                 ptx, _ = cuda.compile_ptx(kernel.py_func, signature, cc=(9, 0))
                 assert ".target sm_90" in ptx and "fma.rn.f32" not in ptx
                 assert ("sqrt.rn.f32" in ptx) == (kernel is gpu.finish) and "sqrt.approx" not in ptx
                 print(len(ptx), end=" ")
+        parents = flat(types.int32)
+        for kernel, signature in {
+            gpu_components.begin: (flat(types.uint8), stride, *[i] * 6, types.float64, parents),
+            gpu_components.unite: (parents, *[i] * 5),
+            gpu_components.flatten: (parents, i, i, parents),
+            gpu_components.number: (parents, i, i, parents),
+        }.items():
+            ptx, _ = cuda.compile_ptx(kernel.py_func, signature, cc=(9, 0))
+            assert ".target sm_90" in ptx and ("atom" in ptx) == (kernel is gpu_components.unite)
+            print(len(ptx), end=" ")
         """,
         CUDA_HOME=str(home), NUMBA_ENABLE_CUDASIM="0",
     )  # fmt: skip
-    assert len(output.split()) == 8
+    assert len(output.split()) == 16

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from ...problem import Problem
+from ...problem import LabelProblem, NearestProblem, Problem
 
 NAME = "numba"
 
@@ -63,3 +63,33 @@ def run(problem: Problem, source: torch.Tensor, rows: torch.Tensor | None, out: 
         from . import cpu
 
         cpu.run(problem, source, rows, out)
+
+
+def nearest(
+    problem: NearestProblem,
+    source: torch.Tensor,
+    rows: torch.Tensor | None,
+    distance: torch.Tensor,
+    index: torch.Tensor,
+) -> None:
+    """On the device where the tensor is."""
+    if source.device.type == "cuda":
+        from . import gpu_feature
+
+        gpu_feature.run(problem, source, rows, distance, index)
+    else:
+        from . import feature
+
+        feature.run(problem, source, rows, distance, index)
+
+
+def label(problem: LabelProblem, source: torch.Tensor, labels: torch.Tensor, count: torch.Tensor) -> None:
+    """On the device where the tensor is."""
+    if source.device.type == "cuda":
+        from . import gpu_components
+
+        gpu_components.run(problem, source, labels, count)
+    else:
+        from . import components
+
+        components.run(problem, source, labels, count)

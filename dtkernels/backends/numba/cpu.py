@@ -28,7 +28,7 @@ Triple = tuple[float, float, float]
 def run(problem: Problem, source: torch.Tensor, rows: torch.Tensor | None, out: torch.Tensor) -> None:
     """Every axis of every image."""
     samples, classes = problem.image.shape[:2]
-    mask = FlatMask(problem, source)
+    mask = FlatMask(problem.image, source)
     result = out.view(torch.int32).numpy().view(np.uint32).reshape(-1)
     if problem.spacing.values is not None:
         _run_images(problem, mask, problem.spacing.values, 0, samples * classes, result)

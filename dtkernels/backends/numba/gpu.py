@@ -12,8 +12,10 @@ The stack of a line lies in global memory. 12 bytes of scratch per voxel, about 
 
 from __future__ import annotations
 
+import contextlib
 import math
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import numba.cuda
@@ -36,12 +38,12 @@ cuda: Any = numba.cuda  # known to mypy without the language of kernels
 Array = NDArray[Any]  # in memory of a device
 Number = np.int32 | np.float32
 
-_kernel = cached(cuda.jit)
+kernel = cached(cuda.jit)
 
 # --- Kernels: without min, max and int, which the CUDA target that is built into Numba 0.68 cannot compile ---
 
 
-@_kernel
+@kernel
 def scan(
     data: Array, sample_stride: int, class_stride: int, classes: int,
     row_stride: int, column_stride: int, line_stride: int, width: int, inner: int, n: int, lines: int,
@@ -97,7 +99,7 @@ def scan(
             g[at + p * inner] = square if signed else 0
 
 
-@_kernel
+@kernel
 def envelope(
     source: Array, target: Array, sites: Array, starts: Array, inner: int, n: int, lines: int,
     cost: Array, lines_per_cost: int, none: Number, signed: int, closed: int,
@@ -171,7 +173,7 @@ def envelope(
         first = last + 1
 
 
-@_kernel
+@kernel
 def transpose(source: Array, rows: int, columns: int, target: Array) -> None:
     """(rows, columns) to (columns, rows), through a square in shared memory: both sides in whole cache lines."""
     square = cuda.shared.array((TILE, PITCH), np.int32)
@@ -188,7 +190,7 @@ def transpose(source: Array, rows: int, columns: int, target: Array) -> None:
             target[(column + i) * rows + row + x] = square[x, i]
 
 
-@_kernel
+@kernel
 def finish(
     source: Array, count: int, scale: np.float32, none: Number, squared: int, signed: int, out: Array
 ) -> None:
@@ -215,14 +217,26 @@ def run(problem: Problem, source: torch.Tensor, rows: torch.Tensor | None, out: 
 
     On Numba's simulator, whose kernels take NumPy arrays, the tensors may be on the CPU.
     """
+    with current_stream(source.device) as stream:
+        _launch_all(problem, FlatMask(problem.image, source), rows, out, stream)
+
+
+@contextlib.contextmanager
+def current_stream(device: torch.device) -> Iterator[Any]:
+    """Torch's current stream, with the device current for both libraries; the simulator's only one on the CPU."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NumbaPerformanceWarning)  # a small image makes a small grid
-        if source.device.type == "cpu":
-            _launch_all(problem, FlatMask(problem, source), rows, out, 0)
+        if device.type == "cpu":
+            yield 0
             return
-        with torch.cuda.device(source.device), cuda.gpus[source.device.index]:
-            stream = cuda.external_stream(torch.cuda.current_stream().cuda_stream)
-            _launch_all(problem, FlatMask(problem, source), rows, out, stream)
+        with torch.cuda.device(device), cuda.gpus[device.index]:
+            yield cuda.external_stream(torch.cuda.current_stream().cuda_stream)
+
+
+def per_thread(function: Any, stream: Any, count: int, *args: Any) -> None:
+    """Launch ``count`` threads, or a few more."""
+    blocks = -(-count // THREADS)
+    function[blocks, THREADS, stream](*args)
 
 
 def _launch_all(
@@ -232,23 +246,19 @@ def _launch_all(
     sample_stride, class_stride, *strides = mask.stride
     images, voxels = samples * classes, math.prod(problem.image.shape)
     dims = axes_to_do(problem)
-    costs, none, scale = _costs(problem, rows, out.device)
+    costs, none, scale = costs_of(problem, rows, out.device)
     groups = len(costs[0])  # of images with one spacing, all of the same size
     signed, closed = int(problem.signed), int(problem.closed)
 
     g, other = (torch.empty(voxels, dtype=costs[0].dtype, device=out.device) for _ in range(2))
-    sites, starts = (_array(torch.empty(voxels, dtype=torch.int16, device=out.device)) for _ in range(2))
-
-    def per_thread(kernel: Any, count: int, *args: Any) -> None:
-        blocks = -(-count // THREADS)
-        kernel[blocks, THREADS, stream](*args)
+    sites, starts = (array(torch.empty(voxels, dtype=torch.int16, device=out.device)) for _ in range(2))
 
     def solve(side: int, inner: int, cost: torch.Tensor) -> None:
         nonlocal g, other
         lines = voxels // side
         per_thread(
-            envelope, lines, _array(g), _array(other), sites, starts, inner, side, lines,
-            _array(cost), lines // groups, none, signed, closed,
+            envelope, stream, lines, array(g), array(other), sites, starts, inner, side, lines,
+            array(cost), lines // groups, none, signed, closed,
         )  # fmt: skip
         g, other = other, g
 
@@ -257,7 +267,7 @@ def _launch_all(
         squares = -(-height // TILE) * -(-width // TILE)
         launch: Any = transpose
         launch[squares, (TILE, TILE_ROWS), stream](
-            _array(g.view(torch.int32)), height, width, _array(other.view(torch.int32))
+            array(g.view(torch.int32)), height, width, array(other.view(torch.int32))
         )
         g, other = other, g
 
@@ -265,9 +275,9 @@ def _launch_all(
     lines = voxels // side
     plane = (sides[2], strides[1], strides[2]) if dims > 1 else (1, 0, 0)
     per_thread(
-        scan, lines, _array(mask.memory), sample_stride, class_stride, classes, plane[1], plane[2],
+        scan, stream, lines, array(mask.memory), sample_stride, class_stride, classes, plane[1], plane[2],
         strides[3 - dims], plane[0], lines // images, side, lines, int(mask.rule), problem.image.threshold,
-        _array(costs[3 - dims]), lines // groups, none, signed, closed, _array(g),
+        array(costs[3 - dims]), lines // groups, none, signed, closed, array(g),
     )  # fmt: skip
     if dims == 3:
         solve(sides[1], sides[2], costs[1])
@@ -275,16 +285,16 @@ def _launch_all(
         turn(voxels // sides[2], sides[2])
         solve(sides[2], voxels // sides[2], costs[2])
         turn(sides[2], voxels // sides[2])
-    squared, result = int(problem.squared), _array(out.view(-1))
-    per_thread(finish, voxels, _array(g), voxels, np.float32(scale), none, squared, signed, result)
+    squared, result = int(problem.squared), array(out.view(-1))
+    per_thread(finish, stream, voxels, array(g), voxels, np.float32(scale), none, squared, signed, result)
 
 
-def _array(tensor: torch.Tensor) -> Any:
+def array(tensor: torch.Tensor) -> Any:
     """The tensor's memory as Numba sees it."""
     return tensor.numpy() if tensor.device.type == "cpu" else cuda.as_cuda_array(tensor)
 
 
-def _costs(
+def costs_of(
     problem: Problem, rows: torch.Tensor | None, device: torch.device
 ) -> tuple[list[torch.Tensor], np.int32 | np.float32, float]:
     """w k^2 for k = 0 .. n per axis, with one row for each spacing; "none" in that arithmetic; the final scale.

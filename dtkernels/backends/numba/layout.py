@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import torch
 
-from ...problem import Problem, Rule
+from ...problem import Image, Problem, Rule
 
 
 class FlatMask:
     """The input as a one-dimensional view of its memory, of a dtype that Numba knows, and its strides."""
 
-    def __init__(self, problem: Problem, source: torch.Tensor) -> None:  # noqa: D107
-        image = problem.image
+    def __init__(self, image: Image, source: torch.Tensor) -> None:  # noqa: D107
         source = source.detach()
         self.rule = image.rule
         self.stride: tuple[int, ...] = image.stride

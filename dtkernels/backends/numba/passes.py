@@ -77,7 +77,7 @@ def scan(
                 y, x = (column + done) // width, (column + done) % width
                 run = min(width - x, count - done)
                 source = address(data, start + p * line_stride + y * row_stride + x * column_stride)
-                _read_run(source, column_stride, run, rule, threshold, index, advance(mask, done))
+                read_run(source, column_stride, run, rule, threshold, index, advance(mask, done))
                 done += run
             now = advance(target, p * columns)
             if p == 0:
@@ -94,9 +94,10 @@ def scan(
 
 
 @inner
-def _read_run(
+def read_run(
     source: Pointer, stride: int, count: int, rule: int, threshold: float, index: int, mask: Pointer
 ) -> None:
+    """Elements of the input as bytes."""
     if rule == ABOVE:
         for i in range(count):
             mask[i] = np.float64(source[i * stride]) > threshold
