@@ -322,6 +322,26 @@ def test_labels(fake: FakeCuPy) -> None:
 
 
 @emulated
+@compiled
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_envelopes(fake: FakeCuPy, shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    """Values and minimisers bit for bit, gradients but for the order of their sums."""
+    generator = torch.Generator().manual_seed(2)
+    per_sample = torch.tensor([[1.0, 2.0, 0.3], [0.7, 0.9, 0.7]], dtype=torch.float64)[:, : len(shape)]
+    for spacing in (None, (1.0, 0.7, 3.0)[: len(shape)], per_sample):
+        f = (20 * torch.randn((2, 2, *shape), generator=generator)).to(dtype).requires_grad_()
+        results = []
+        for name in ("cupy", "cpu"):
+            values, index = dtk.envelope(f, spacing, spatial_dims=len(shape), return_index=True, backend=name)
+            results.append((values, index, *torch.autograd.grad(values.square().sum(), f)))
+        assert torch.equal(results[0][0], results[1][0])
+        assert torch.equal(results[0][1], results[1][1])
+        torch.testing.assert_close(results[0][2], results[1][2], rtol=1e-5, atol=1e-3)
+        assert torch.equal(dtk.envelope(f.detach(), spacing, spatial_dims=len(shape), backend="cupy"), values)
+
+
+@emulated
 def test_subnormal_values_are_foreground(fake: FakeCuPy) -> None:
     """What CuPy's own options would lose; see test_no_flush_to_zero_and_no_contraction for the compiler's part."""
     for dtype, smallest in ((torch.float16, 2.0**-24), (torch.float32, 2.0**-149)):
