@@ -183,20 +183,20 @@ def _to_surface(
         return values.gather(-1, where.flatten(lead)).view(p.shape)
 
     here = read(at)
-    taxicab = torch.zeros_like(at)
-    reached = torch.zeros_like(here)
-    rest, stride = at, 1
+    towards: list[Tensor] = []  # |delta_k|, and the positions q_k
+    rest, stride = at.double(), 1  # exact, and much faster to divide than integers
     for axis in reversed(range(lead, p.ndim)):
         n = p.shape[axis]
         along = [1] * p.ndim
         along[axis] = n
-        delta = torch.arange(n, device=p.device).view(along) - rest % n
-        rest = rest.div(n, rounding_mode="floor")
-        reached = reached + delta.abs() * read(at + delta.sign() * stride)
-        taxicab = taxicab + delta.abs()
+        line = ((rest + 0.5) / n).floor()
+        delta = torch.arange(n, dtype=rest.dtype, device=p.device).view(along) - (rest - line * n)
+        towards += [delta.abs().to(here.dtype), at + (delta.sign() * stride).long()]
+        rest = line
         stride *= n
-    steps = taxicab.clamp(min=1)
-    contrast = (reached / steps - here) * torch.where(inside, 1.0, -1.0)
-    t = (threshold - here) * torch.where(inside, 1.0, -1.0) / contrast.clamp(min=min_contrast)
-    distance = torch.where(inside, -1.0, 1.0) * square.sqrt()
+    steps = torch.stack(towards[::2]).sum(0).clamp(min=1)
+    reached = sum(w * read(k) for w, k in zip(towards[::2], towards[1::2], strict=True))
+    sign = torch.where(inside, -1.0, 1.0).to(here.dtype)
+    t = sign * (here - threshold) / (sign * (here - reached / steps)).clamp(min=min_contrast)
+    distance = sign * square.sqrt()
     return torch.where(q < 0, distance, distance * (1 - torch.where(q < 0, 0.0, t) / steps))
