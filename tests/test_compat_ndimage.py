@@ -305,6 +305,12 @@ def test_arrays_of_another_library() -> None:
     assert (distances.dtype, indices.dtype) == (xp.float32, xp.int32)
     np.testing.assert_allclose(np.from_dlpack(distances), scipy_edt(disc()), rtol=1e-7)
     out = xp.zeros((9, 9), dtype=xp.float64)
+    memory = out._array  # of NumPy
+    memory.flags.writeable = False
+    with pytest.raises(ValueError, match="distances: expected an array that can be written"):
+        edt(mask, distances=out, float64_distances=True)
+    assert not memory.any()
+    memory.flags.writeable = True
     assert edt(mask, distances=out, float64_distances=True) is None
     np.testing.assert_array_equal(np.from_dlpack(out), scipy_edt(disc()))
 

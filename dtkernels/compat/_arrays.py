@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -47,10 +48,12 @@ def write(name: str, value: Any, source: Array) -> Any:
         if not isinstance(value, np.ndarray):
             raise TypeError(f"{name}: expected a numpy.ndarray like the input, got {_type_name(value)}")
         if not value.flags.writeable:
-            raise ValueError(f"{name}: expected an array that can be written, got a read-only one")
+            raise _read_only(name)
         return _check_elements(name, value)
     if type(value).__module__.partition(".")[0] != source.library or not hasattr(value, "__dlpack__"):
         raise TypeError(f"{name}: expected a {source.library} array like the input, got {_type_name(value)}")
+    if not isinstance(value, torch.Tensor) and _is_read_only(value):
+        raise _read_only(name)
     tensor = value if isinstance(value, torch.Tensor) else _of_dlpack(name, value)
     if tensor.device != source.tensor.device:
         raise ValueError(
@@ -137,6 +140,30 @@ def _check_elements(name: str, array: Any) -> Any:
     if any(n > 1 and s == 0 for n, s in zip(array.shape, strides, strict=True)):
         raise ValueError(f"{name}: expected memory for every element, got a broadcast array")
     return array
+
+
+def _read_only(name: str) -> ValueError:
+    return ValueError(f"{name}: expected an array that can be written, got a read-only one")
+
+
+def _is_read_only(value: Any) -> bool:
+    """Whether the exporter says so, which it can since DLPack 1.0; torch does not ask.
+
+    DLManagedTensorVersioned is a version of two 32-bit numbers, two pointers, and the flags, of which read-only is
+    the first.
+    """
+    try:
+        capsule = value.__dlpack__(max_version=(1, 0))
+    except TypeError:  # of a library that does not know versions
+        return False
+    name, api = b"dltensor_versioned", ctypes.pythonapi
+    if not api.PyCapsule_IsValid(ctypes.py_object(capsule), name):
+        return False
+    address = ctypes.PYFUNCTYPE(ctypes.c_size_t, ctypes.py_object, ctypes.c_char_p)(("PyCapsule_GetPointer", api))(
+        capsule, name
+    )
+    flags = ctypes.c_uint64.from_address(address + 8 + 2 * ctypes.sizeof(ctypes.c_void_p))
+    return bool(flags.value & 1)
 
 
 def _range(tensor: torch.Tensor) -> tuple[int, int]:

@@ -155,20 +155,26 @@ def _nearest_other_label(
     if labels.size == 0:
         return np.zeros(labels.shape, np.float32)
     if labels.dtype == np.bool_:
-        return functional.edt(_tensor(labels), spacing, **options).numpy()
+        return functional.edt(_arrays.read("data", labels).tensor, spacing, **options).numpy()
     labels = _as_integers(labels)
     some, every = int(np.bitwise_or.reduce(labels, axis=None)), int(np.bitwise_and.reduce(labels, axis=None))
     # A black border is one more voxel of label 0, and with a bit that is set a voxel sees it.
     varying = some if black_border else some & ~every
     bits = [b for b in range(8 * labels.itemsize) if varying >> b & 1]
     if len(bits) == 1 and every == 0:
-        return functional.edt(_tensor(labels != 0), spacing, **options).numpy()
-    background = labels == 0
+        return functional.edt(torch.from_numpy(labels != 0), spacing, **options).numpy()
     nearest = np.full(labels.shape, np.inf, np.float32)
+    masked, mask, signed = (
+        np.empty(labels.shape, labels.dtype),
+        np.empty(labels.shape, bool),
+        np.empty_like(nearest),
+    )
     for b in bits:
-        signed = functional.sdf(_tensor((labels & labels.dtype.type(1 << b)) != 0), spacing, **options).numpy()
+        np.bitwise_and(labels, labels.dtype.type(1 << b), out=masked)
+        np.not_equal(masked, 0, out=mask)
+        functional.sdf(torch.from_numpy(mask), spacing, out=torch.from_numpy(signed), **options)
         np.minimum(nearest, np.abs(signed, out=signed), out=nearest)
-    nearest[background] = 0
+    nearest[labels == 0] = 0
     return nearest
 
 
@@ -189,7 +195,3 @@ def _as_integers(labels: NDArray[Any]) -> NDArray[Any]:
     numbers[first] = zero[0]
     numbers[at] = 0
     return numbers
-
-
-def _tensor(mask: NDArray[np.bool_]) -> torch.Tensor:
-    return _arrays.read("data", mask).tensor
