@@ -3,7 +3,7 @@
 >>> import numpy as np
 >>> from dtkernels.compat import edt
 >>> edt.edt(np.array([1, 1, 1, 2, 2, 0, 0]))
-array([2., 2., 1., 1., 1., 0., 0.], dtype=float32)
+array([3., 2., 1., 1., 1., 0., 0.], dtype=float32)
 
 A label map is a mask per bit of its labels. Two labels differ if and only if they differ in some bit, so the
 nearest voxel of another label is the nearest of all that differ in one bit,
