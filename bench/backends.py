@@ -50,7 +50,7 @@ def main() -> None:
     torch.set_num_threads(1)
     states = dtk.backends.available()
     backends = [name for name, state in states.items() if state.available and "cpu" in state.devices]
-    payload = {"peers": ["torch", "numpy", "scipy"], "threads": 1, "rows": rows("organ", backends)}
+    payload = {"peers": ["numba", "scipy"], "threads": 1, "rows": rows("organ", backends)}
     if arguments.save:
         measure.save(arguments.save, payload)
 

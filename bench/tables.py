@@ -72,13 +72,35 @@ def demo_table(record: dict[str, Any]) -> str:
     return "\n".join([*lines, "", provenance(record)]) + "\n"
 
 
+def backends_table(record: dict[str, Any]) -> str:
+    """Every operator on every backend that ``bench.backends`` ran: times over the first backend's."""
+    first, *others = record["rows"][0]["milliseconds"]
+    size = " x ".join(map(str, record["rows"][0]["shape"]))
+    lines = [
+        f"| organ {size}, one thread | `{first}`, ms | " + " | ".join(f"`{name}`" for name in others) + " |",
+        "| --- | ---: |" + " ---: |" * len(others),
+    ]
+    for row in record["rows"]:
+        times = row["milliseconds"]
+        ratios = (times[name] / times[first] for name in others)
+        cells = " | ".join(f"{ratio:.{1 if ratio < 10 else 0}f} x the time" for ratio in ratios)
+        lines.append(f"| `{row['operator']}` | {times[first]:.2f} | {cells} |")
+    return "\n".join([*lines, "", provenance(record)]) + "\n"
+
+
 def provenance(record: dict[str, Any]) -> str:
     """Which machine, when, by which command."""
-    peers = ", ".join(f"{n} {v}" for n, v in record["versions"].items() if n in ("edt", "scipy", "monai"))
+    peers = ", ".join(
+        f"{n} {v}" for n, v in record["versions"].items() if n in record.get("peers", ("edt", "scipy", "monai"))
+    )
     return f"*{record['processor']}, {record['date']}, {peers}: `{record['command']}`.*"
 
 
-TABLES: dict[str, Callable[[dict[str, Any]], str]] = {"cpu": cpu_table, "demo": demo_table}
+TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
+    "cpu": cpu_table,
+    "demo": demo_table,
+    "backends": backends_table,
+}
 
 
 def fill(text: str) -> str:
