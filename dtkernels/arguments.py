@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence, Set
 from typing import Any, NamedTuple
 
 import torch
+from torch.autograd import forward_ad
 
 from .problem import MAX_SIDE, DType, Image, Rule
 
@@ -63,6 +64,17 @@ def check_no_gradient(name: str, value: torch.Tensor) -> None:
         raise ValueError(
             f"{name}: expected a tensor that needs no gradient (a distance map of a mask is piecewise "
             f"constant in it), got requires_grad=True; pass {name}.detach() or call under torch.no_grad()"
+        )
+
+
+def check_no_tangent(name: str, value: Any) -> None:
+    """torch asks an operator of a library for no forward derivative, and would take it for zero."""
+    if torch.compiler.is_compiling() or forward_ad._current_level < 0 or not isinstance(value, torch.Tensor):
+        return
+    if forward_ad.unpack_dual(value).tangent is not None:
+        raise NotImplementedError(
+            f"{name}: expected a tensor without a tangent (there is no forward-mode derivative), "
+            "got a dual tensor; use reverse mode"
         )
 
 

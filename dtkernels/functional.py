@@ -275,7 +275,8 @@ def envelope(
 
     Differentiable in ``f``, whose gradient goes to the minimising q (the lowest where several are, a kink), and in
     a ``spacing`` tensor: ``2 s_k (p_k - q_k)^2``. E is piecewise linear in f, so its second derivative in f is
-    zero, and double backward says so. The gradient in f is the same in every run.
+    zero, and double backward says so. The gradient in f is the same in every run. There is no forward-mode
+    derivative, and ``torch.func.grad`` does not go through operators that are registered in Python.
 
     Args:
         f: ``(*batch, *spatial)`` on any device, of any layout; float16, bfloat16, float32 or float64, of any sign.
@@ -295,6 +296,7 @@ def envelope(
         ValueError: wrong rank, spacing of the wrong length or not positive and finite, unknown backend, a side
             above 32,768.
         RuntimeError: no backend can run on f's device.
+        NotImplementedError: ``f`` or ``spacing`` carries a tangent of forward-mode differentiation.
 
     References:
         Felzenszwalb & Huttenlocher, Distance Transforms of Sampled Functions, Theory of Computing 8, 2012.
@@ -314,6 +316,8 @@ def envelope(
         raise TypeError(f"return_index: expected a bool, got {return_index!r}")
     dims = arguments.resolve_spatial_dims(f.ndim, spatial_dims, "f")
     given = arguments.operator_spacing(spacing, dims)
+    arguments.check_no_tangent("f", f)
+    arguments.check_no_tangent("spacing", given)
     rows = isinstance(given, Tensor)
     # The gradient needs the minimisers: it would have to find them again.
     needed = torch.is_grad_enabled() and (f.requires_grad or (rows and given.requires_grad))  # type: ignore[union-attr]

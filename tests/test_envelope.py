@@ -471,6 +471,18 @@ def test_training_lowers_a_loss(backend: Backend) -> None:
     assert losses[-1] < 0.05 * losses[0]
 
 
+def test_forward_mode_is_refused() -> None:
+    """torch would take the missing derivative for zero."""
+    f = torch.randn(4, 5)
+    with pytest.raises(NotImplementedError, match="f: expected a tensor without a tangent"):
+        torch.func.jvp(dtk.envelope, (f,), (f,))
+    with torch.autograd.forward_ad.dual_level():
+        dual = torch.autograd.forward_ad.make_dual(torch.ones(1, 2), torch.ones(1, 2))
+        with pytest.raises(NotImplementedError, match="spacing: expected a tensor without a tangent"):
+            dtk.envelope(f, dual)
+        assert torch.equal(dtk.envelope(f), dtk.envelope(f, 1.0))
+
+
 # ---- torch
 
 
