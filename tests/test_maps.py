@@ -408,6 +408,8 @@ def test_the_operator_passes_opcheck(backend: Backend) -> None:
     torch.library.opcheck(op.per_sample, (mask, rows), {**words, "profile": "gaussian"})
     labels = mask[:, 0].int()
     torch.library.opcheck(op.default, (labels,), {**words, "num_classes": 3, "spatial_dims": 2})
+    out = torch.empty(mask.shape, device=mask.device)
+    torch.library.opcheck(torch.ops.dtk.distance_map_out.default, (mask,), {**words, "out": out})
 
 
 def test_vmap_and_compile(backend: Backend) -> None:

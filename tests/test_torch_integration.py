@@ -170,7 +170,8 @@ def test_every_operator_is_opchecked() -> None:
         n.split("::")[1].split(".")[0] for n in torch._C._dispatch_get_all_op_names() if n.startswith("dtk::")
     }
     here = {"edt", "sdf", "labels_sdf", "edt_out", "sdf_out", "labels_sdf_out"}
-    elsewhere = {"nearest", "label", "envelope", "envelope_index", "envelope_backward"}  # tests of these names
+    envelopes = {"envelope", "envelope_index", "envelope_backward"}
+    elsewhere = {"nearest", "label", "sdf_extrema", "distance_map", "distance_map_out"} | envelopes
     assert defined == here | elsewhere
 
 
