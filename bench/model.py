@@ -39,6 +39,20 @@ INSTRUCTIONS = {
 
 COUNTED = ("strips", "intervals", "candidates", "strip_candidates")
 
+# The same of packed slices, where a unit is one for two lines.
+PACKED_INSTRUCTIONS = {
+    "scan": 22.0,
+    "store": 27.0,
+    "pair_strips": 340.0,  # columns 430 and rows 250: 16 voxels from codes or words, their reach, and back again
+    "pair_ends": 84.0,  # the ends of the run of a strip of one class
+    "pair_mixed": 138.0,  # of a strip of both classes
+    "pair_neighbours": 60.0,
+    "pair_positions": 110.0,  # searches of the coarse stage
+    "pair_candidates": 8.0,  # 32 for four
+    "pair_sites": 24.5,  # of the fine stage, for 16 voxels: 49 for two
+}
+PACKED_COUNTED = tuple(PACKED_INSTRUCTIONS)[2:]
+
 _FORMAT_BYTES = {plans.RUNS_8: 1, plans.RUNS_16: 2, plans.SQUARES_16: 2, plans.SQUARES_32: 4}
 
 
@@ -49,6 +63,8 @@ def bytes_per_voxel(plan: plans.Plan, element: int) -> float:
         if "scan" in step.kernel:
             total += element + (1 if "uint8_t" in step.kernel else 2)
             total += 4 if "scan_long" in step.kernel else 0  # codes are read again and finished
+        elif "packed_slices" in step.kernel:
+            total += (1 if "uint8_t" in step.kernel else 2) + 4
         elif "slices" in step.kernel:
             source = plans._SLICES.unpack(step.constant[-plans._SLICES.size :])[6]
             total += _FORMAT_BYTES[source] + 4
@@ -70,7 +86,7 @@ def count(
     library.reset_statistics()
     options = emulated.Options(signed=signed, fused=fused, solver=solver)
     emulated.transform(library, emulated.as_image(mask), 3, options)
-    work = dict.fromkeys(COUNTED, 0.0)
+    work = dict.fromkeys((*COUNTED, *PACKED_COUNTED), 0.0)
     launches, barriers = 0, 0.0
     for name, statistics in library.statistics().items():
         launches += statistics["launches"]
@@ -81,17 +97,25 @@ def count(
     return {**work, "launches": launches, "barriers": barriers}
 
 
+def instructions(work: dict[str, float]) -> float:
+    """Instructions of a lane per voxel."""
+    if any(work[k] for k in COUNTED):
+        fixed = INSTRUCTIONS["scan"] + INSTRUCTIONS["load"] + INSTRUCTIONS["store"]
+        return fixed + sum(INSTRUCTIONS[k] * work[k] for k in COUNTED)
+    fixed = PACKED_INSTRUCTIONS["scan"] + PACKED_INSTRUCTIONS["store"]
+    return fixed + sum(PACKED_INSTRUCTIONS[k] * work[k] for k in PACKED_COUNTED)
+
+
 def microseconds(work: dict[str, float], bytes_moved: float) -> tuple[float, float]:
     """Predicted time of 16 x 128^3 by memory and by instructions; the larger of the two is the prediction."""
-    fixed = INSTRUCTIONS["scan"] + INSTRUCTIONS["load"] + INSTRUCTIONS["store"]
-    lanes = fixed + sum(INSTRUCTIONS[k] * work[k] for k in COUNTED)
+    lanes = instructions(work)
     return VOXELS * bytes_moved / BYTES_PER_SECOND * 1e6, VOXELS * lanes / LANES_PER_SECOND * 1e6
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--side", type=int, default=64)
-    parser.add_argument("--solver", choices=plans.SOLVERS)
+    parser.add_argument("--solver", choices=(*plans.SOLVERS, "packed"))
     parser.add_argument("--apart", action="store_true", help="a kernel for each axis")
     arguments = parser.parse_args()
     import emulated
@@ -109,15 +133,17 @@ def main() -> None:
         False,
         0,
     )
-    moved = bytes_per_voxel(plans.plan(problem, emulated.H200, None, arguments.solver, not arguments.apart), 1)
+    the_plan = plans.plan(problem, emulated.H200, None, arguments.solver, not arguments.apart)
+    moved = bytes_per_voxel(the_plan, 1)
+    counted_names = PACKED_COUNTED if any("packed" in s.kernel for s in the_plan.steps) else COUNTED
     print(f"{moved} bytes per voxel; counts on {arguments.side}^3; us for 16 x 128^3 on an H200, not measured")
-    print(f"| mask | {' | '.join(COUNTED)} | barriers | launches | memory us | instructions us |")
-    print("| --- " * (len(COUNTED) + 5) + "|")
+    print(f"| mask | {' | '.join(counted_names)} | barriers | launches | memory us | instructions us |")
+    print("| --- " * (len(counted_names) + 5) + "|")
     for signed in (True, False):
         for kind in masks.KINDS:
             work = count(library, kind, arguments.side, signed, not arguments.apart, arguments.solver)
             memory, instructions = microseconds(work, moved)
-            counted = " | ".join(f"{work[name]:.2f}" for name in COUNTED)
+            counted = " | ".join(f"{work[name]:.3f}" for name in counted_names)
             print(
                 f"| {kind}, {'signed' if signed else 'unsigned'} | {counted} | {np.ceil(work['barriers']):.0f} | "
                 f"{work['launches']:.0f} | {memory:.0f} | {instructions:.0f} |"

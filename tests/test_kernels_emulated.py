@@ -52,16 +52,22 @@ def check(library: Library, mask: NDArray[Any], options: Options = Options()) ->
     """One image at unit spacing, bit for bit, in all plans that the options leave open."""
     op = "sdf" if options.signed else "edt"
     expected = oracle.exact(oracle.squared(op, mask, closed=options.closed), is_squared=options.squared)
-    for fused in either(mask.shape, options):
-        actual = transform(library, as_image(mask), mask.ndim, options._replace(fused=fused)).reshape(mask.shape)
+    for forced in ways(mask.shape, options):
+        actual = transform(library, as_image(mask), mask.ndim, forced).reshape(mask.shape)
         np.testing.assert_array_equal(actual, expected)
 
 
-def either(shape: tuple[int, ...], options: Options) -> tuple[bool, ...]:
-    """Values of ``fused`` that are possible."""
+def ways(shape: tuple[int, ...], options: Options) -> list[Options]:
+    """The options for every plan that they leave open."""
     volume = len(shape) == 3 and min(shape) > 1
-    possible = volume and options.solver in (None, *plans.IN_PLACE) and options.device == H200
-    return (False, True) if possible else (False,)
+    ways = [options._replace(fused=False)] if options.solver != "packed" else []
+    if volume and options.solver in (None, "strips") and options.device == H200:
+        ways.append(options._replace(fused=True, solver="strips"))
+    isotropic = isinstance(options.spacing, tuple) and len(set(options.spacing)) == 1
+    packs = isotropic and options.device == H200 and plans.packs(list(shape))
+    if volume and options.solver in (None, "packed") and packs:
+        ways.append(options._replace(fused=True, solver="packed"))
+    return ways
 
 
 def check_all(library: Library, shape: tuple[int, ...], *options: Options, only: str = "") -> None:
@@ -208,8 +214,7 @@ def test_spacing(
             for squared in (False, True):
                 options = Options(signed, squared, closed, spacing, solver=solver)
                 expected = oracle.squared("sdf" if signed else "edt", mask, row, closed=closed)
-                for fused in either(shape, options):
-                    forced = options._replace(fused=fused)
+                for forced in ways(shape, options):
                     actual = transform(library, as_image(mask), len(shape), forced).reshape(shape)
                     oracle.assert_close(actual, expected, is_squared=squared)
             if name == "organ" and min(shape) == 1:
@@ -224,8 +229,8 @@ def test_spacing_on_the_device(library: Library, shape: tuple[int, ...], one_row
     image = (rng.random(shape) < 0.8).astype(np.uint8)
     rows = rng.uniform(0.3, 4, (1 if one_row else shape[0], 3))
     options = Options(spacing=rows, closed=closed)
-    for fused in either(shape[2:], options):
-        result = transform(library, image, 3, options._replace(fused=fused))
+    for forced in ways(shape[2:], options):
+        result = transform(library, image, 3, forced)
         for b, c in np.ndindex(shape[:2]):
             expected = oracle.squared_sdf(image[b, c], rows[0 if one_row else b], closed=closed)
             oracle.assert_close(result[b, c], expected, is_squared=False)
@@ -267,10 +272,8 @@ def test_narrow_results(
             options = o._replace(closed=closed, spacing=spacing)
             for kind, mask in masks(shape, seed=12).items():
                 expected = transform(library, as_image(mask), len(shape), options)
-                for fused in either(shape, options):
-                    actual = transform(
-                        library, as_image(mask), len(shape), options._replace(out=name, fused=fused)
-                    )
+                for forced in ways(shape, options._replace(out=name)):
+                    actual = transform(library, as_image(mask), len(shape), forced)
                     np.testing.assert_array_equal(as_float(actual, name), narrowed(expected, name), err_msg=kind)
 
 
@@ -289,10 +292,10 @@ def test_extrema(
     for signed in (False, True):
         for squared in (False, True):
             options = Options(signed, squared, closed, spacing)
-            for fused in either(shape[2:], options):
+            for way in ways(shape[2:], options):
                 for blocks in (None, 2):
                     extrema = np.zeros((*shape[:2], 2), np.float32)
-                    forced = options._replace(fused=fused, max_blocks=blocks)
+                    forced = way._replace(max_blocks=blocks)
                     result = transform_with_extrema(library, image, dims, forced, extrema)
                     finite = np.where(np.isfinite(result), result, 0).reshape(*shape[:2], -1).astype(np.float64)
                     sides = [-finite.min(-1), finite.max(-1)] if signed else [finite.max(-1), 0 * finite.max(-1)]
@@ -313,13 +316,15 @@ def test_batches_differ(library: Library) -> None:
     shape = (7, 6, 5)
     kinds = masks(shape, seed=4)
     image = np.stack(list(kinds.values())).reshape(4, 2, *shape)
-    for fused in (False, True):
-        result = transform(library, image, 3, Options(fused=fused)).reshape(-1, *shape)
+    for forced in ways(shape, Options()):
+        result = transform(library, image, 3, forced).reshape(-1, *shape)
         for actual, mask in zip(result, kinds.values(), strict=True):
             np.testing.assert_array_equal(actual, oracle.exact(oracle.squared_sdf(mask), is_squared=False))
 
 
-@pytest.mark.parametrize("shape", [(2, 2, 2), (3, 33, 8), (3, 8, 66), (2, 71, 64), (130, 9, 10), (129, 5, 7)])
+@pytest.mark.parametrize(
+    "shape", [(2, 2, 2), (3, 33, 8), (3, 8, 66), (2, 71, 64), (130, 9, 10), (129, 5, 7), (9, 17, 31), (200, 8, 16)]
+)
 def test_slices(library: Library, shape: tuple[int, ...]) -> None:
     """Several teams and tiles, rows of whole words and of single codes, one and two bytes each."""
     check_all(library, shape, *BOTH)
@@ -336,7 +341,7 @@ def test_dead_slices_and_columns(library: Library, signed: bool) -> None:
         part[2, 3, 12:14] ^= 1
         check(library, part, Options(signed))
     library.reset_statistics()
-    transform(library, as_image(np.zeros((6, 40, 40), np.uint8)), 3, Options(signed, fused=True))
+    transform(library, as_image(np.zeros((6, 40, 40), np.uint8)), 3, Options(signed, fused=True, solver="strips"))
     counts = [s.get("counters", {}) for s in library.statistics().values()]
     assert all(not any(c.values()) for c in counts), counts
 
@@ -346,8 +351,10 @@ def test_large_slices(library: Library, shape: tuple[int, ...]) -> None:
     """Against the passes over lines, which other tests hold to brute force."""
     for mask in (masks(shape, seed=5)[name] for name in ("organ", "half", "single")):
         for o in BOTH:
-            apart, fused = (transform(library, as_image(mask), 3, o._replace(fused=f)) for f in (False, True))
-            np.testing.assert_array_equal(apart, fused)
+            apart, *fused = (transform(library, as_image(mask), 3, forced) for forced in ways(shape, o))
+            assert fused
+            for result in fused:
+                np.testing.assert_array_equal(apart, result)
 
 
 @pytest.mark.parametrize("shape", [(37,), (9, 70), (8, 9, 40)])
@@ -434,8 +441,7 @@ def main(path: str) -> None:
             check_all(library, shape, *(o._replace(device=TINY, max_blocks=2) for o in BOTH), only="sparse")
     check_all(library, (2050, 3), *BOTH, only="half")
     for shape in ((4, 3, 1, 6, 33), (2, 2, 9, 5, 12)):
-        for fused in (False, True) if shape[2] > 1 else (False,):
-            options = Options(closed=True, out="float16", fused=fused, max_blocks=3)
+        for options in ways(shape[2:], Options(closed=True, out="float16", max_blocks=3)):
             image = (np.random.default_rng(0).random(shape) < 0.9).astype(np.uint8)
             extrema = np.zeros((*shape[:2], 2), np.float32)
             transform_with_extrema(library, image, 3, options, extrema)
@@ -444,8 +450,8 @@ def main(path: str) -> None:
             for signed in (False, True):
                 image = (np.random.default_rng(0).random((2, 1, 6, 7, 9)) < 0.8).astype(np.float32)
                 options = Options(signed, spacing=spacing, closed=True, solver=solver)
-                for fused in either((6, 7, 9), options):
-                    transform(library, image, 3, options._replace(fused=fused))
+                for forced in ways((6, 7, 9), options):
+                    transform(library, image, 3, forced)
     print("done")
 
 

@@ -34,6 +34,7 @@ SHAPES = [
     (1, 1, 1, 1024, 1024),
     (2, 2, 35, 51, 35),
     (16, 1, 128, 128, 128),
+    (2, 1, 200, 64, 61),
     (1, 1, 512, 512, 512),
     (1, 1, 2, 1, 700),
     (1, 2, 2100, 3, 5),
@@ -157,7 +158,7 @@ def test_scratch_holds_what_passes_hand_on() -> None:
     assert plan(problem((1, 1, 1, 1, 50)), H200).scratch_bytes == 0
     fused = plan(problem((4, 1, 128, 128, 128)), H200)
     assert fused.scratch_bytes == voxels
-    assert [s.kernel.split("<")[0] for s in fused.steps] == ["dtk::scan", "dtk::slices"]
+    assert [s.kernel.split("<")[0] for s in fused.steps] == ["dtk::scan", "dtk::packed_slices"]
     assert [s.target for s in fused.steps] == [(plans.SCRATCH, 0), (plans.OUT, 0)]
     assert fused.steps[1].source == (plans.SCRATCH, 0)
 
@@ -200,7 +201,7 @@ def test_slices_have_room_for_all(device: DeviceProperties) -> None:
     spacing = Spacing(None, 8, 2)
     for _ in range(300):
         sides = [rng.randint(2, 200), rng.randint(2, 260), rng.randint(2, 260)]
-        if plans._refusal(sides, 2 * sides[0], None, True, device) is not None:
+        if plans._refusal("strips", sides, 2 * sides[0], False, True, device) is not None:
             continue
         step = plan(problem((2, 1, *sides), spacing=spacing), device, fused=True).steps[1]
         f = slice_fields(step)
@@ -222,6 +223,66 @@ def test_slices_have_room_for_all(device: DeviceProperties) -> None:
         assert step.shared + STATIC_SHARED <= device.shared_per_block_optin
 
 
+@pytest.mark.parametrize("device", DEVICES.values(), ids=DEVICES)
+def test_packed_slices_have_room_for_all(device: DeviceProperties) -> None:
+    """Squares, classes and teams one behind the other; a thread for every strip and lane; squares fit 16 bits."""
+    rng = random.Random(2)
+    names = (
+        "slices classes_offset classes_pitch team_offset team_bytes z y x pitch none lanes_log2 teams "
+        "team_threads out_dtype squared closed weight_z weight_y weight_x scale plain"
+    )
+    layout = struct.Struct("<I15i4fi4x")
+    packed = 0
+    for _ in range(300):
+        sides = [rng.randint(2, 249), rng.randint(2, 140), rng.randint(2, 140)]
+        if plans._refusal("packed", sides, 2 * sides[0], True, True, device) is not None:
+            with pytest.raises(ValueError, match="solver: expected "):
+                plan(problem((2, 1, *sides)), device, solver="packed")
+            continue
+        packed += 1
+        step = plan(problem((2, 1, *sides)), device, solver="packed").steps[1]
+        f = dict(zip(names.split(), layout.unpack(step.constant[-layout.size :]), strict=True))
+        height, width = (-(-n // 8) * 8 for n in sides[1:])
+        assert (f["slices"], f["z"], f["y"], f["x"]) == (2 * sides[0], *sides)
+        assert f["pitch"] % 2 == 1
+        assert f["pitch"] >= width // 2
+        assert f["classes_offset"] >= 4 * height * f["pitch"]
+        assert f["classes_pitch"] >= width
+        assert (
+            f["classes_pitch"] % 8 == f["classes_offset"] % 8 == f["team_offset"] % 4 == f["team_bytes"] % 4 == 0
+        )
+        assert f["team_offset"] >= f["classes_offset"] + height // 8 * f["classes_pitch"]
+        strips, lanes = max(height, width) // 8, 1 << f["lanes_log2"]
+        assert f["team_threads"] == strips * lanes
+        assert f["teams"] * f["team_threads"] <= step.block <= 1024
+        assert f["team_bytes"] >= 4 * (4 * (strips + 1) + 2) * lanes
+        assert f["team_offset"] + f["teams"] * f["team_bytes"] <= step.shared
+        assert step.shared + STATIC_SHARED <= device.shared_per_block_optin
+        squares = (sides[0] - 1) ** 2 + (height - 1) ** 2 + (width - 1) ** 2
+        assert squares < f["none"] <= plans.FAR_16**2
+        assert f["none"] + (max(height, width) - 1) ** 2 + 64 < 2**16
+    assert packed > 100
+
+
+def test_packed_wants_minima_of_halves() -> None:
+    """By default where the processor has them, or where nothing else fits; and forced or refused anywhere."""
+    shape = (16, 1, 128, 128, 128)
+    for device, kernel in (("H200", "packed_"), ("A100", ""), ("T4", "packed_")):
+        assert f"dtk::{kernel}slices" in plan(problem(shape), DEVICES[device]).steps[1].kernel
+        assert "packed" in plan(problem(shape), DEVICES[device], solver="packed").steps[1].kernel
+        assert (
+            "packed" not in plan(problem(shape, spacing=Spacing((1.0, 1.0, 2.0))), DEVICES[device]).steps[1].kernel
+        )
+    for wrong, why in (
+        ((1, 1, 1, 9, 9), "expected a volume"),
+        ((1, 1, 9, 200, 200), "expected equal spacing and"),
+    ):
+        with pytest.raises(ValueError, match=f"solver: {why}"):
+            plan(problem(wrong), H200, solver="packed")
+    with pytest.raises(ValueError, match="solver: expected fused slices for 'packed', got fused=False"):
+        plan(problem(shape), H200, solver="packed", fused=False)
+
+
 @pytest.mark.parametrize(
     ("shape", "device", "fused"),
     [
@@ -230,7 +291,7 @@ def test_slices_have_room_for_all(device: DeviceProperties) -> None:
         ((16, 1, 230, 230, 230), "H200", True),
         ((16, 1, 128, 128, 128), "A100", True),
         ((16, 1, 128, 128, 128), "L4", True),
-        ((16, 1, 112, 112, 112), "T4", True),
+        ((16, 1, 128, 128, 128), "T4", True),
         ((1, 1, 64, 64, 64), "H200", False),  # half of the multiprocessors would have no slice
         ((4, 1, 64, 64, 64), "H200", True),
         ((8, 1, 256, 256, 256), "H200", False),  # a slice takes more shared memory than there is
@@ -354,6 +415,9 @@ def test_constants_agree_with_the_sources() -> None:
     assert "kBytesPerThread = 6;" in (csrc / "dtk/divide.cuh").read_text()
     strips = (csrc / "dtk/strips.cuh").read_text()
     assert f"kShift = {plans.STRIP.bit_length() - 1};" in strips
+    packed = (csrc / "dtk/packed.cuh").read_text()
+    assert f"kRows = {plans.STRIP};" in packed
+    assert f"kFar = {plans.FAR_16};" in packed
 
 
 def test_vector_loads_only_where_columns_are_words() -> None:

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "../dtk/lines.cuh"
+#include "../dtk/packed.cuh"
 #include "../dtk/parabolas.cuh"
 #include "../dtk/receivers.cuh"
 #include "../dtk/scan.cuh"
@@ -74,6 +75,10 @@ const Kernel kTable[] = {
     DTK_KERNEL(Slices, dtk::slices<int32_t, true, dtk::Strips>),
     DTK_KERNEL(Slices, dtk::slices<float, false, dtk::Strips>),
     DTK_KERNEL(Slices, dtk::slices<float, true, dtk::Strips>),
+    DTK_KERNEL(PackedSlices, dtk::packed_slices<uint8_t, false>),
+    DTK_KERNEL(PackedSlices, dtk::packed_slices<uint8_t, true>),
+    DTK_KERNEL(PackedSlices, dtk::packed_slices<uint16_t, false>),
+    DTK_KERNEL(PackedSlices, dtk::packed_slices<uint16_t, true>),
     DTK_KERNEL(Parabolas, dtk::parabolas<float, true>),
     DTK_KERNEL(Parabolas, dtk::parabolas<float, false>),
     DTK_KERNEL(Parabolas, dtk::parabolas<double, true>),

@@ -45,6 +45,22 @@ typedef unsigned long long uint64_t;
   T* name = reinterpret_cast<T*>(dtk_dynamic_shared)
 #endif
 
+// 1 / sqrt(x) of a normal number to about its last bit, in one instruction: rsqrtf() asks for subnormals
+// first.
+#if defined(DTK_EMULATOR)
+namespace dtk {
+inline float inverse_root(float x) { return rsqrtf(x); }
+}  // namespace dtk
+#elif defined(__CUDACC__)
+namespace dtk {
+__device__ inline float inverse_root(float x) {
+  float y;
+  asm("rsqrt.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+}  // namespace dtk
+#endif
+
 #if !defined(DTK_INLINE)
 #define DTK_INLINE DTK_HOST_DEVICE inline
 #endif

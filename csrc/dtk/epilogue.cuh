@@ -56,9 +56,11 @@ class Epilogue {
       return;
     }
     write_output(out_, dtype_, at, result);
-    if (extrema_ != nullptr && cost != Cost(S::none())) {
-      Cost& most = !kSigned || negative ? inside_ : outside_;
-      most = larger(most, cost);
+    if (extrema_ == nullptr || cost == Cost(S::none())) return;
+    if (!kSigned || negative) {
+      inside_ = larger(inside_, cost);
+    } else {
+      outside_ = larger(outside_, cost);
     }
   }
 

@@ -29,6 +29,14 @@ __device__ inline float root(float square) {
   return square == 0.0f ? 0.0f : d;
 }
 
+// The square root of an integer below 2^32, correctly rounded: what nvcc makes of __fsqrt_rn for numbers in
+// the middle of their range, without the question whether they are there.
+__device__ inline float root_of_integer(float square) {
+  const float inverse = inverse_root(fmaxf(square, 0.25f));  // 0 gives 0
+  const float d = square * inverse;
+  return __fmaf_rn(__fmaf_rn(-d, d, square), 0.5f * inverse, d);
+}
+
 template <typename Value>
 struct Squares;
 
@@ -57,7 +65,7 @@ struct Squares<int32_t> {
   // falls below the integer root r: rounding is monotone, float(r^2) >= r^2 (1 - 2^-24), so its root is
   // at least r (1 - 2^-25), within half a unit of r, and rounds to r or more.
   __device__ int reach(Cost own, int length) const {
-    return own == Cost(none()) ? length : own == 0 ? 0 : int(__fsqrt_rn(float(own - 1)));
+    return own == Cost(none()) ? length : own == 0 ? 0 : int(root_of_integer(float(own - 1)));
   }
 
   // First position where site v, right of u, is strictly the cheaper one:
@@ -73,7 +81,7 @@ struct Squares<int32_t> {
   // The result in the unit of the spacing; `scale` is the spacing, or its square.
   __device__ static float finish(Cost cost, bool squared, float scale) {
     const float d2 = float(cost);
-    const float d = (squared ? d2 : root(d2)) * scale;
+    const float d = (squared ? d2 : root_of_integer(d2)) * scale;
     return cost == Cost(none()) ? __int_as_float(0x7f800000) : d;
   }
 

@@ -2,9 +2,9 @@
 
 Axes of length 1 are dropped first. The slowest axis left is scanned in closed form to codes of one or two bytes
 (``scan.cuh``). The two axes left of a volume are solved slice by slice in shared memory where they fit
-(``slice.cuh``; the predicates are in ``_refusal``); otherwise each axis is a pass over whole lines
-(``lines.cuh``), the last of them along contiguous rows with the square root; an image with one axis needs that
-pass alone. So two launches for most volumes and at most three.
+(``packed.cuh`` where their squares fit 16 bits, else ``slice.cuh``; the predicates are in ``_refusal``); otherwise
+each axis is a pass over whole lines (``lines.cuh``), the last of them along contiguous rows with the square root;
+an image with one axis needs that pass alone. So two launches for most volumes and at most three.
 """
 
 from __future__ import annotations
@@ -45,12 +45,14 @@ FROM_IMAGE, RUNS_8, RUNS_16, SQUARES_16, SQUARES_32 = range(5)
 # What a solver needs: arrays of sites, bytes of shared memory per thread (csrc/dtk/tile.cuh).
 _SITE_ARRAYS = {"divide": 1, "strips": 1, "envelope": 2, "window": 1}
 _BYTES_PER_THREAD = {"divide": 6, "strips": 6, "envelope": 0, "window": 0}
-IN_PLACE = ("strips",)  # solvers that slices can be solved with
+IN_PLACE = ("packed", "strips")  # solvers that slices can be solved with, the better one first
+FAR_16 = 248  # PackedSlice::kFar of csrc/dtk/packed.cuh
 STRIP = 8  # voxels per thread and site of the solver "strips" (csrc/dtk/strips.cuh)
 
 _SCAN = struct.Struct("<2i")
 _LINES = struct.Struct("<9q17i4f4x")
 _SLICES = struct.Struct("<2I17i4fi")
+_PACKED = struct.Struct("<I15i4fi4x")
 
 
 class Tile(NamedTuple):
@@ -77,8 +79,9 @@ def plan(
     """Plan of ``problem`` on a device of these properties.
 
     ``max_blocks`` limits every grid, so that small images too send the kernels round their loops; ``solver``
-    is one of ``SOLVERS``, by default strips, and divide and conquer for lines that are too long for them.
-    ``fused`` forces the two last axes into one kernel, or keeps them apart; by default ``_refusal`` decides.
+    is one of ``SOLVERS``, by default strips, and divide and conquer for lines that are too long for them, or one
+    of ``IN_PLACE`` for slices. ``fused`` forces the two last axes into one kernel, or keeps them apart; by default
+    ``_refusal`` decides.
     """
     return _plan(
         problem.image._replace(data=0),
@@ -112,8 +115,8 @@ def _plan(
     fused: bool | None,
 ) -> Plan:
     shape, spacing = image.shape, spacings.values
-    if solver is not None and solver not in SOLVERS:
-        raise ValueError(f"solver: expected one of {SOLVERS}, got {solver!r}")
+    if solver is not None and solver not in (*SOLVERS, *IN_PLACE):
+        raise ValueError(f"solver: expected one of {sorted({*SOLVERS, *IN_PLACE})}, got {solver!r}")
     check_options(image, spacings, max_blocks)
     if min(shape) == 0:
         return Plan(0, False, ())
@@ -147,39 +150,54 @@ def _plan(
 
     samples = spacing is None and spacings.rows > 1  # each sample has its own weights
     slices = voxels // prod(sides[-2:])
-    refusal = _refusal(sides, slices, solver, bool(fused), device)
-    if fused and refusal is not None:
-        raise ValueError(f"fused: {refusal}")
-    if refusal is None and fused is not False:
-        slice_ = _slice(sides, slices, device)
+    chosen, why = None, ""
+    for name in IN_PLACE if solver is None else (solver,):
+        refusal = _refusal(name, sides, slices, isotropic, bool(fused) or solver == "packed", device)
+        if refusal is None:
+            chosen = name
+            break
+        why = refusal
+    if solver == "packed" and fused is False:
+        chosen, why = None, "expected fused slices for 'packed', got fused=False"
+    if chosen is None and (fused or solver == "packed"):
+        raise ValueError(f"{'fused' if fused else 'solver'}: {why}")
+    if chosen is not None and fused is not False:
         plain = out_dtype == DType.FLOAT32 and not extrema and not closed
-        constant = image_bytes(image, axes) + _SLICES.pack(
-            slices,
-            slices // (shape[0] if samples else 1),
-            slice_.flags_offset,
-            slice_.team_offset,
-            slice_.team_bytes,
-            slice_.sites_offset,
-            source_format,
-            slice_.words,
-            *sides,
-            slice_.pitch,
-            slice_.lanes_log2,
-            slice_.teams,
-            slice_.team_threads,
-            out_dtype,
-            squared,
-            closed,
-            3 if samples else 0,
-            *map(float32, weights),
-            float32(scale),
-            plain,
-        )
-        kernel = f"dtk::slices<{value}, {str(signed).lower()}, dtk::{slice_.solver.capitalize()}>"
+        ending = (out_dtype, squared, closed)
+        scaling = (*map(float32, weights), float32(scale), plain)
+        sign = str(signed).lower()
+        if chosen == "packed":
+            packed = _packed(sides, slices, device)
+            fields = (*packed.offsets, *sides, packed.pitch, packed.none, *packed.threading, *ending, *scaling)
+            parameters = _PACKED.pack(slices, *fields)
+            kernel = f"dtk::packed_slices<uint{8 * run_bytes}_t, {sign}>"
+            threads, shared = packed.threads, packed.bytes
+        else:
+            slice_ = _slice(sides, slices, device)
+            parameters = _SLICES.pack(
+                slices,
+                slices // (shape[0] if samples else 1),
+                slice_.flags_offset,
+                slice_.team_offset,
+                slice_.team_bytes,
+                slice_.sites_offset,
+                source_format,
+                slice_.words,
+                *sides,
+                slice_.pitch,
+                slice_.lanes_log2,
+                slice_.teams,
+                slice_.team_threads,
+                *ending,
+                3 if samples else 0,
+                *scaling,
+            )
+            kernel = f"dtk::slices<{value}, {sign}, dtk::{slice_.solver.capitalize()}>"
+            threads, shared = slice_.threads, slice_.bytes
         grid = (min(slices, max_blocks or slices), 1, 1)
-        steps.append(
-            Step(kernel, grid, slice_.threads, slice_.bytes, source, (OUT, 0), (NOWHERE, 0), constant, (SECOND, 0))
-        )
+        constant = image_bytes(image, axes) + parameters
+        nowhere, extrema_at = (NOWHERE, 0), (SECOND, 0)
+        steps.append(Step(kernel, grid, threads, shared, source, (OUT, 0), nowhere, constant, extrema_at))
         return Plan(scratch, spacing is None, tuple(steps))
 
     tile_scratch = 0
@@ -312,29 +330,85 @@ def _scan_step(
 
 
 def _refusal(
-    sides: list[int], slices: int, solver: str | None, forced: bool, device: DeviceProperties
+    solver: str, sides: list[int], slices: int, isotropic: bool, forced: bool, device: DeviceProperties
 ) -> str | None:
-    """Why the two last axes of a volume are not solved in one kernel, or None.
+    """Why ``solver`` does not solve the two last axes of a volume in one kernel, or None.
 
     The first predicate that holds is the answer; those of the second table say what is slower, not what is
-    impossible, and do not hold against ``fused=True``.
+    impossible, and do not hold where the choice is forced.
     """
+    if len(sides) < 3:
+        return "expected a volume, with three axes longer than 1"
+    if solver not in IN_PLACE:
+        return f"expected a solver that works in place, got {solver!r}"
+    packed = solver == "packed"
+    layout: Packed | Slice = _packed(sides, slices, device) if packed else _slice(sides, slices, device)
     impossible = (
-        (len(sides) < 3, "expected a volume, with three axes longer than 1"),
-        (solver not in (None, *IN_PLACE), f"expected a solver that works in place, got {solver!r}"),
+        (packed and not (isotropic and packs(sides)), "expected equal spacing and squares that fit 16 bits"),
         (slices >= 2**31, f"expected fewer than 2^31 slices, got {slices}"),
-        (len(sides) == 3 and _slice(sides, slices, device).threads > 1024, "expected shorter sides"),
-        (
-            len(sides) == 3
-            and _slice(sides, slices, device).bytes > device.shared_per_block_optin - STATIC_SHARED,
-            "expected slices that fit shared memory",
-        ),
+        (layout.threads > 1024, "expected shorter sides"),
+        (layout.bytes > device.shared_per_block_optin - STATIC_SHARED, "expected slices that fit shared memory"),
     )
+    unpacked_fits = _slice(sides, slices, device).bytes <= device.shared_per_block_optin - STATIC_SHARED
     slower = (
         # A block a slice: most multiprocessors would have none.
         (4 * slices < 3 * device.multiprocessors, "fewer slices than multiprocessors"),
+        (packed and device.major < 9 and unpacked_fits, "no minima of packed halves"),
     )
     return next((why for holds, why in (*impossible, *(() if forced else slower)) if holds), None)
+
+
+def packs(sides: list[int]) -> bool:
+    """Whether every square of a volume fits the 16 bits of ``packed.cuh``."""
+    if len(sides) < 3:
+        return False
+    none = _none_16(sides)
+    return none <= FAR_16**2 and none + (align(max(sides[1:]), STRIP) - 1) ** 2 + 64 < 2**16
+
+
+def _none_16(sides: list[int]) -> int:
+    """Above every square of slices of whole strips; and the square of 128, a byte's "none", and whole 128s."""
+    return max(align((sides[0] - 1) ** 2 + sum((align(n, STRIP) - 1) ** 2 for n in sides[1:]) + 1, 128), 128**2)
+
+
+class Packed(NamedTuple):
+    """How a block holds a slice of 16-bit squares in shared memory, and its threads."""
+
+    offsets: tuple[int, int, int, int]  # of the classes, their pitch; of the teams' memory, from one to the next
+    pitch: int
+    none: int
+    threading: tuple[int, int, int]  # lanes_log2, teams, team_threads
+    threads: int
+    bytes: int
+
+
+def _packed(sides: list[int], slices: int, device: DeviceProperties) -> Packed:
+    """Layout and threads of a block of ``packed.cuh``: a thread for every strip and pair of lines of a team.
+
+    Blocks of 512 threads, so that several share a multiprocessor; of 1,024 where a slice has one for itself.
+    """
+    height, width = (align(n, STRIP) for n in sides[1:])
+    longest = max(height, width)
+    pairs, strips = longest // 2, longest // STRIP
+    lanes = min(32, 1 << (pairs - 1).bit_length())
+    while lanes > 8 and lanes * strips > 1024:
+        lanes //= 2
+    most = 512 if slices > device.multiprocessors else 1024
+    teams = max(1, min(most // (lanes * strips), -(-pairs // lanes)))
+    team_threads = lanes * strips
+    pitch = width // 2 | 1
+    classes_offset = align(4 * height * pitch, 16)
+    classes_pitch = width + 8  # neighbouring rows of classes on other banks
+    team_offset = classes_offset + align(height // STRIP * classes_pitch, 16)
+    team_bytes = 16 * (strips + 1) * lanes + 8 * lanes
+    return Packed(
+        (classes_offset, classes_pitch, team_offset, team_bytes),
+        pitch,
+        _none_16(sides),
+        (lanes.bit_length() - 1, teams, team_threads),
+        align(teams * team_threads, 32),
+        team_offset + teams * team_bytes,
+    )
 
 
 class Slice(NamedTuple):
