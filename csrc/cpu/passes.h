@@ -50,7 +50,7 @@ struct Passes {
   void (*tabulate_cost)(bool exact, float weight, int n, uint32_t* cost);
 
   // First axis, for some columns of the plane of the other axes.
-  size_t (*scan_workspace)(int64_t columns);
+  size_t (*scan_workspace)(const ImageTask&, int64_t columns);
   void (*scan_columns)(const ImageTask&, int64_t first, int64_t columns, char* workspace);
 
   // Then slice by slice; `turned` (turned_size() bytes) holds the slice between y and x.

@@ -68,4 +68,23 @@ inline void scan(const ReadRow& read_row, int n, int64_t columns, bool closed, C
   }
 }
 
+// The same for one line whose voxels are neighbours in memory. What the next voxel waits for is an addition
+// and a mask, since the changes of class are known beforehand.
+template <class Code>
+inline void scan_line(const uint8_t* mask, int n, bool closed, Code* codes) {
+  using Bits = CodeBits<Code>;
+  const auto pass = [&](int first, int step, auto combine) {
+    bool before = !closed && mask[first];
+    int steps = Bits::kNone;  // "none" stays above every distance
+    for (int i = 0, p = first; i < n; i++, p += step) {
+      const bool kind = mask[p];
+      steps = (steps + 1) & -int(kind == before);
+      before = kind;
+      combine(p, Code((kind ? Bits::kForeground : 0) | (steps < Bits::kNone ? steps : Bits::kNone)));
+    }
+  };
+  pass(0, 1, [codes](int p, Code code) { codes[p] = code; });
+  pass(n - 1, -1, [codes](int p, Code code) { codes[p] = code < codes[p] ? code : codes[p]; });
+}
+
 }  // namespace dtk::cpu::DTK_ISA

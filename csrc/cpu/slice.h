@@ -104,23 +104,25 @@ class MaskRows {
   bool one_run_, direct_;
 };
 
-inline size_t scan_workspace(int64_t columns) { return size_t(columns) * 3 + 64; }
+inline size_t scan_workspace(const ImageTask& task, int64_t columns) {
+  return task.scan_axis == 2 ? size_t(task.width) : size_t(columns) * 3;
+}
 
 template <class Code>
 inline void scan_columns_as(const ImageTask& task, int64_t first, int64_t columns, char* workspace) {
-  Code* behind = reinterpret_cast<Code*>(workspace);
-  uint8_t* buffer = reinterpret_cast<uint8_t*>(behind + columns);
   Code* codes = static_cast<Code*>(task.codes) + first;
-  const bool closed = task.closed;
   if (task.scan_axis == 2) {
-    read_run(task.image, task.offset, task.image.stride[4], task.width, task.class_index, buffer);
-    scan<Code>([buffer](int p) { return buffer + p; }, task.width, 1, closed, codes, 1, behind);
-  } else if (task.scan_axis == 1) {
-    scan<Code>(MaskRows(task, first, columns, buffer), task.height, columns, closed, codes, task.width,
-               behind);
+    uint8_t* mask = reinterpret_cast<uint8_t*>(workspace);
+    read_run(task.image, task.offset, task.image.stride[4], task.width, task.class_index, mask);
+    scan_line<Code>(mask, task.width, task.closed, codes);
+    return;
+  }
+  Code* behind = reinterpret_cast<Code*>(workspace);
+  const MaskRows rows(task, first, columns, reinterpret_cast<uint8_t*>(behind + columns));
+  if (task.scan_axis == 1) {
+    scan<Code>(rows, task.height, columns, task.closed, codes, task.width, behind);
   } else {
-    const int64_t plane = int64_t(task.height) * task.width;
-    scan<Code>(MaskRows(task, first, columns, buffer), task.depth, columns, closed, codes, plane, behind);
+    scan<Code>(rows, task.depth, columns, task.closed, codes, int64_t(task.height) * task.width, behind);
   }
 }
 
@@ -172,6 +174,16 @@ inline Box foreground_box(const Code* codes, int width, int y0, int y1, uint8_t*
   return box;
 }
 
+// Zeroes, past the caches where the output is too large for them: a plain store would read each line first.
+inline void clear(float* p, int64_t count, bool streaming) {
+  if (streaming) {
+    for (; count > 0 && (reinterpret_cast<uintptr_t>(p) & 63) != 0; count--) *p++ = 0.0f;
+    const Vec zero = broadcast(0u);
+    for (; count >= kLanes; count -= kLanes, p += kLanes) store_streaming(p, zero);
+  }
+  memset(p, 0, size_t(count) * sizeof(float));
+}
+
 // Unsigned transforms: zero outside the box, which is what remains to do.
 inline Box prepare_slice(const ImageTask& task, int z, int y0, int y1, char* workspace) {
   if (task.is_signed) return {y0, y1, 0, task.width};
@@ -183,13 +195,13 @@ inline Box prepare_slice(const ImageTask& task, int z, int y0, int y1, char* wor
           ? foreground_box(static_cast<const uint16_t*>(task.codes) + start, width, y0, y1, ws.columns)
           : foreground_box(static_cast<const uint8_t*>(task.codes) + start, width, y0, y1, ws.columns);
   float* out = task.out + start;
-  const auto clear = [](float* from, int64_t count) { memset(from, 0, size_t(count) * sizeof(float)); };
-  clear(out + int64_t(y0) * width, int64_t(box.y0 - y0) * width);
-  clear(out + int64_t(box.y1) * width, int64_t(y1 - box.y1) * width);
+  const bool streaming = task.streaming;
+  clear(out + int64_t(y0) * width, int64_t(box.y0 - y0) * width, streaming);
+  clear(out + int64_t(box.y1) * width, int64_t(y1 - box.y1) * width, streaming);
   if (box.x0 > 0 || box.x1 < width) {
     for (int y = box.y0; y < box.y1; y++) {
-      clear(out + int64_t(y) * width, box.x0);
-      clear(out + int64_t(y) * width + box.x1, width - box.x1);
+      clear(out + int64_t(y) * width, box.x0, streaming);
+      clear(out + int64_t(y) * width + box.x1, width - box.x1, streaming);
     }
   }
   return box;

@@ -123,6 +123,7 @@ class Batch {
         for (int z = 0; z < task.depth; z++) {
           shared_slice(task, z, threads, reinterpret_cast<uint32_t*>(shared_codes + code_bytes_));
         }
+        passes_.finish();
       } else {
         parallel(threads, units(), [&](TaskQueue& queue) {
           ScratchLease own(participant_scratch, workspace_bytes_ + turned_bytes_);
@@ -136,9 +137,7 @@ class Batch {
 
  private:
   int64_t plane() const { return int64_t(prototype_.height) * prototype_.width; }
-  size_t scan_workspace() const {
-    return passes_.scan_workspace(prototype_.scan_axis == 2 ? prototype_.width : scan_tile_);
-  }
+  size_t scan_workspace() const { return passes_.scan_workspace(prototype_, scan_tile_); }
 
   // What one thread does at a time after the scan: a slice of a volume, 16 rows of a 2-D image, or a line.
   int64_t units() const { return prototype_.scan_axis == 0 ? prototype_.depth : tiles(prototype_.height); }
