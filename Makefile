@@ -7,13 +7,14 @@ VENV   ?= .venv
 TORCH  ?= torch==2.13.0
 BIN    := $(VENV)/bin
 
-.PHONY: help env test lint format demo docs bench gpu-check clean
+.PHONY: help env test lint format demo docs bench bench-operators gpu-check clean
 
 help:
 	@echo "make test       set up, build, run every test"
 	@echo "make demo       train a small network with Dice + Hausdorff loss on real MRI; tables and pictures"
 	@echo "make docs       guides and reference into build/docs"
 	@echo "make bench      the CPU tables of the README, against every peer, from one run"
+	@echo "make bench-operators  each operator by itself, timed by pytest-benchmark"
 	@echo "make gpu-check  on a machine with a GPU: build, tests, sanitizers, benchmarks, one result file"
 	@echo "make lint       formatters and type checker, without changing files"
 
@@ -29,6 +30,7 @@ env: $(BIN)/python
 
 test: env
 	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -q --benchmark-disable bench/test_operators.py
 
 lint: env
 	$(BIN)/ruff check .
@@ -50,6 +52,9 @@ docs: env
 
 bench: env
 	$(BIN)/python -m bench.cpu --quick
+
+bench-operators: env
+	$(BIN)/python -m pytest -q bench/test_operators.py
 
 # Uses the Python it is given and nothing from a network: torch, pytest and the build tools must be there.
 gpu-check:

@@ -109,7 +109,7 @@ def run_case(case: Case, rounds: int) -> dict[str, Any]:
         "dtkernels": lambda: function(mask, case.spacing, spatial_dims=dims, out=out),
         **peers(case, images),
     }
-    times = measure.side_by_side(contenders, rounds=rounds)
+    times = measure.side_by_side(contenders, rounds=rounds, slow_seconds=1.0)
     ours = times.pop("dtkernels")
     ratios = {name: t.median / ours.median for name, t in times.items()}
     best = min((n for n in ratios if n.startswith("edt")), key=lambda n: ratios[n])
@@ -131,21 +131,29 @@ def run_case(case: Case, rounds: int) -> dict[str, Any]:
 
 
 def run_threads(rounds: int) -> dict[str, Any]:
-    """Two threads against one on a large volume."""
-    mask = torch.from_numpy(masks.make("organ", (256, 256, 256)))
-    out = torch.empty(mask.shape)
+    """Two threads against one on large volumes, beside what memory allows: a copy from uint8 to float32."""
+    out = torch.empty(256, 256, 256)
+    organ, spheres = (torch.from_numpy(masks.make(kind, tuple(out.shape))) for kind in ("organ", "spheres"))
+    contenders: dict[str, Callable[[], Any]] = {
+        "sdf organ": lambda: dtk.sdf(organ, out=out),
+        "edt organ": lambda: dtk.edt(organ, out=out),
+        "edt spheres": lambda: dtk.edt(spheres, out=out),
+        "copy": lambda: out.copy_(organ),
+    }
 
-    def with_threads(n: int) -> Callable[[], Any]:
-        def run() -> None:
+    def with_threads(n: int, run: Callable[[], Any]) -> Callable[[], Any]:
+        def run_with_threads() -> None:
             torch.set_num_threads(n)
-            dtk.sdf(mask, out=out)
+            run()
 
-        return run
+        return run_with_threads
 
-    times = measure.side_by_side({"1": with_threads(1), "2": with_threads(2)}, rounds=rounds)
+    turns = {f"{name} {n}": with_threads(n, run) for name, run in contenders.items() for n in (1, 2)}
+    times = measure.side_by_side(turns, rounds=rounds)
     torch.set_num_threads(1)
-    ratio = times["1"].median / times["2"].median
-    return {"one_over_two_threads": ratio, "required": 1.6, "holds": ratio >= 1.6}
+    ratios = {name: times[f"{name} 1"].median / times[f"{name} 2"].median for name in contenders}
+    ratio = ratios.pop("sdf organ")
+    return {"one_over_two_threads": ratio, "others": ratios, "required": 1.6, "holds": ratio >= 1.6}
 
 
 def main() -> int:
@@ -183,14 +191,16 @@ def main() -> int:
         console.print(f"{case.kind} {case.title} {row['operator']}: {ratios}", highlight=False)
     threads = run_threads(arguments.rounds)
     console.print(table)
+    others = ", ".join(f"{name} {ratio:.2f} x" for name, ratio in threads["others"].items())
     console.print(
-        f"two threads, organ 256 x 256 x 256, sdf: {threads['one_over_two_threads']:.2f} x (required 1.6)"
+        f"two threads, 256 x 256 x 256: sdf organ {threads['one_over_two_threads']:.2f} x (required 1.6), {others}"
     )
     failed = [r for r in rows if not r["holds"]]
     for row in failed:
         console.print(f"does not hold: {row}")
     count = len(failed) + (not threads["holds"])
-    console.print(f"{len(rows) + 1 - count} requirements hold, {count} do not")
+    held = sum(bool(r["required"]) for r in rows) + 1
+    console.print(f"{held - count} requirements hold, {count} fail")
     if arguments.save:
         measure.save(arguments.save, {"rows": rows, "threads": threads})
     return 1 if count else 0

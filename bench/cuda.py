@@ -154,7 +154,7 @@ def cupy_transform(case: Case, inputs: list[torch.Tensor]) -> Callable[[int], An
     return run
 
 
-def loss_rows(repeats: int) -> list[dict[str, Any]]:
+def loss_rows(repeats: int) -> Iterator[dict[str, Any]]:
     """Hausdorff loss, forward and backward, on (4, 2, 128, 128, 128) against MONAI's losses."""
     labels = torch.stack([torch.from_numpy(masks.make("organ", (128,) * 3, seed=i)) for i in range(4)]).cuda()[
         :, None
@@ -168,7 +168,6 @@ def loss_rows(repeats: int) -> list[dict[str, Any]]:
 
         contenders["MONAI DiceLoss"] = monai.losses.DiceLoss(softmax=True, to_onehot_y=True)
         contenders["MONAI HausdorffDTLoss"] = monai.losses.HausdorffDTLoss(softmax=True, to_onehot_y=True)
-    rows = []
     for name, loss in contenders.items():
 
         def step(i: int, loss: Any = loss) -> None:
@@ -177,13 +176,12 @@ def loss_rows(repeats: int) -> list[dict[str, Any]]:
 
         slow = name == "MONAI HausdorffDTLoss"
         sample = event_seconds(step, 3 if slow else repeats)
-        rows.append({"loss": name, "milliseconds": sample.median * 1e3, "spread": sample.spread})
-    return rows
+        yield {"loss": name, "milliseconds": sample.median * 1e3, "spread": sample.spread}
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="the rows of the targets only")
+    parser.add_argument("--quick", action="store_true", help="fewer rows")
     parser.add_argument("--repeats", type=int, default=50)
     parser.add_argument("--save", type=Path, help="result file (JSON)")
     arguments = parser.parse_args()
@@ -201,10 +199,22 @@ def main() -> int:
     table = Table(title=f"{torch.cuda.get_device_name()}; floor: {FLOOR_BYTES} bytes per voxel at copy bandwidth")
     for column in ("mask", "operator", "us", "us in a graph", "floor us", "x floor", "CuPy / ours"):
         table.add_column(column, justify="left" if column in ("mask", "operator") else "right")
-    rows = []
+    record: dict[str, Any] = {
+        "copy_bytes_per_second": bandwidth,
+        "absent_peers": absent,
+        "rows": [],
+        "losses": [],
+    }
+
+    def keep(kind: str, row: dict[str, Any]) -> None:
+        """Save at once, so that a run that is stopped leaves what it has measured."""
+        record[kind].append(row)
+        if arguments.save:
+            measure.save(arguments.save, record)
+
     for case in cases(arguments.quick):
         row = run_case(case, bandwidth, arguments.repeats)
-        rows.append(row)
+        keep("rows", row)
         table.add_row(
             f"{case.batch} x {case.kind} {' x '.join(map(str, case.shape))}",
             row["operator"] + ("" if case.spacing is None else f" {case.spacing}"),
@@ -215,14 +225,9 @@ def main() -> int:
             f"{row['cupy_over_ours']:.1f}" if "cupy_over_ours" in row else "-",
         )
     console.print(table)
-    training = loss_rows(arguments.repeats)
-    for row in training:
+    for row in loss_rows(arguments.repeats):
+        keep("losses", row)
         console.print(f"{row['loss']}, forward and backward, (4, 2, 128, 128, 128): {row['milliseconds']:.2f} ms")
-    if arguments.save:
-        measure.save(
-            arguments.save,
-            {"copy_bytes_per_second": bandwidth, "absent_peers": absent, "rows": rows, "losses": training},
-        )
     return 0
 
 

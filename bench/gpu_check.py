@@ -64,13 +64,36 @@ def make_environment() -> str:
 
 
 # What behaves differently on a GPU; the emulator, the demo and the packaging do not.
-SUITES = ("transform", "properties", "inputs", "torch_integration", "backends", "losses", "metrics", "cuda")
+SUITES = (
+    "transform",
+    "properties",
+    "inputs",
+    "torch_integration",
+    "backends",
+    "losses",
+    "metrics",
+    "cuda",
+    "kernel_budgets",
+)
 
 
-def build_step(python: str) -> Step:
-    """The package, editable, with the kernels of this GPU's architecture."""
+def build_step(python: str, architecture: str) -> Step:
+    """The package, editable, with the kernels of this GPU's architecture.
+
+    It has a build folder of its own: CMake's cache in the usual one remembers other settings.
+    """
     install = [python, "-m", "pip", "install", "--quiet", "--no-build-isolation", "--no-deps", "--no-index"]
-    return Step("build", [*install, "--editable", str(ROOT)], 240)
+    folder = f"--config-settings=build-dir={BUILD}-sm{architecture}"
+    return Step("build", [*install, folder, "--editable", str(ROOT)], 240)
+
+
+def toolkit() -> dict[str, str]:
+    """Where CuPy's compiler finds CUDA's headers; from an environment that has none it would look in vain."""
+    nvcc = shutil.which("nvcc")
+    if "CUDA_PATH" in os.environ or nvcc is None:
+        return {}
+    root = Path(nvcc).resolve().parent.parent
+    return {"CUDA_PATH": str(root)} if (root / "include" / "cuda_runtime.h").is_file() else {}
 
 
 def gpu_backends(python: str, environment: dict[str, str]) -> list[str]:
@@ -151,9 +174,9 @@ def main() -> int:
     benchmark = BUILD / "benchmark.json"
     python = make_environment()
     tools = f"{BUILD / 'bin'}{os.pathsep}{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-    environment = {**os.environ, "PATH": tools, "CUDAARCHS": architecture, "DTK_CUDA": "ON"}
+    environment = {**os.environ, "PATH": tools, "CUDAARCHS": architecture, "DTK_CUDA": "ON", **toolkit()}
     print(f"gpu-check: {name}, sm_{architecture}")
-    outcomes = [run(build_step(python), environment, LIMIT_SECONDS)]
+    outcomes = [run(build_step(python, architecture), environment, LIMIT_SECONDS)]
     backends = gpu_backends(python, environment) if outcomes[0].state == "passed" else []
     if outcomes[0].state == "passed" and "cuda" not in backends:
         outcomes.append(Outcome("backends", "failed", 0.0, "the build offers no cuda backend on this machine"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import gc
 import json
+import math
 import platform
 import statistics
 import sys
@@ -36,15 +37,25 @@ class Sample(NamedTuple):
 
 
 def side_by_side(
-    contenders: dict[str, Callable[[], Any]], *, rounds: int = 7, slice_seconds: float = 0.02
+    contenders: dict[str, Callable[[], Any]],
+    *,
+    rounds: int = 7,
+    slice_seconds: float = 0.02,
+    slow_seconds: float = math.inf,
 ) -> dict[str, Sample]:
-    """Median seconds per call; a contender that is fast is called many times within its turn."""
+    """Median seconds per call; a contender that is fast is called many times within its turn.
+
+    One that takes more than ``slow_seconds`` in two rounds sits out those after them.
+    """
     calls = {}
     for name, run in contenders.items():
-        run()  # warm-up: scratch, caches, lazy imports
-        start = time.perf_counter()
-        run()
-        once = time.perf_counter() - start
+        once = math.inf
+        for _ in range(2):  # the first warms up: scratch, caches, lazy imports
+            start = time.perf_counter()
+            run()
+            once = min(once, time.perf_counter() - start)
+            if once > slow_seconds:
+                break  # nothing that happens once matters beside this
         calls[name] = max(1, int(slice_seconds / max(once, 1e-7)))
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     gc.collect()
@@ -52,6 +63,8 @@ def side_by_side(
     try:
         for _ in range(rounds):
             for name, run in contenders.items():
+                if len(seconds[name]) >= 2 and calls[name] * sum(seconds[name][:2]) > slow_seconds:
+                    continue
                 start = time.perf_counter()
                 for _ in range(calls[name]):
                     run()

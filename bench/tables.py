@@ -48,11 +48,23 @@ def cpu_table(record: dict[str, Any]) -> str:
         f" forms takes {unsigned[0]:.0f} to {unsigned[-1]:.0f} times as long for the unsigned map (median"
         f" {unsigned[len(unsigned) // 2]:.0f}) and {signed[0]:.0f} to {signed[-1]:.0f} times for the signed one"
         f" (median {signed[len(signed) // 2]:.0f}). Two threads are"
-        f" {record['threads']['one_over_two_threads']:.2f} times as fast as one on the signed map of 256³.",
+        f" {record['threads']['one_over_two_threads']:.2f} times as fast as one on the signed map of 256³"
+        f"{unsigned_threads(record['threads'])}.",
         "",
         provenance(record),
     ]
     return "\n".join(lines) + "\n"
+
+
+def unsigned_threads(threads: dict[str, Any]) -> str:
+    """Two threads on unsigned maps, which memory bounds, beside a plain copy."""
+    if "others" not in threads:
+        return ""
+    scaling = {name: f"{ratio:.2f}" for name, ratio in threads["others"].items()}
+    return (
+        f", {scaling['edt organ']} and {scaling['edt spheres']} times on the unsigned ones of organ and spheres;"
+        f" a copy from uint8 to float32, which memory alone bounds, {scaling['copy']} times"
+    )
 
 
 def demo_table(record: dict[str, Any]) -> str:
