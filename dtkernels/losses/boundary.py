@@ -6,17 +6,10 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from ..arguments import SpacingLike
-from . import _maps
-from .segmentation import SegmentationLoss, Truth, check_choice, spatial_axes
-
-CONVENTIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "kervadec": _maps.kervadec_,
-    "edt_diff": _maps.edt_diff_,
-}
+from .region_wise import RegionWiseLoss
 
 
-class BoundaryLoss(SegmentationLoss):
+class BoundaryLoss(RegionWiseLoss):
     r"""Probability times the signed distance to the target's boundary.
 
     .. math:: L = \frac{1}{N} \sum_v \varphi_G(v)\, p_v
@@ -86,15 +79,6 @@ class BoundaryLoss(SegmentationLoss):
                 dimensions, a target of another shape or that requires a gradient, an unfit spacing.
         """
         super().__init__(
-            include_background, to_onehot_y, sigmoid, softmax, other_act, reduction, batch, ignore_index
-        )
-        self.convention = check_choice("convention", convention, CONVENTIONS)
-
-    def _class_sums(self, input: Tensor, truth: Truth, spacing: SpacingLike) -> Tensor:
-        # The map first: it is made in two tensors, and the activation's result is not there yet.
-        phi = truth.hide_(CONVENTIONS[self.convention](truth.sdf(spacing)))
-        p = self._probabilities(input, truth)
-        return (p * phi).sum(spatial_axes(p))
-
-    def _unreduced(self, per_class: Tensor, truth: Truth) -> Tensor:
-        return per_class.squeeze(0) if self.batch else per_class
+            include_background, to_onehot_y, sigmoid, softmax, other_act, reduction, batch,
+            convention=convention, ignore_index=ignore_index,
+        )  # fmt: skip

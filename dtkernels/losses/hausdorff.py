@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import FunctionCtx
 
 from ..arguments import SpacingLike
 from . import _maps
-from .segmentation import SegmentationLoss, Truth, check_choice, spatial_axes
+from ._sums import WeightedSquaredError, over_space
+from .segmentation import SegmentationLoss, Truth, check_choice, check_number
 
 
 class Variant(NamedTuple):
@@ -115,21 +114,21 @@ class HausdorffDTLoss(SegmentationLoss):
         super().__init__(
             include_background, to_onehot_y, sigmoid, softmax, other_act, reduction, batch, ignore_index
         )
-        if isinstance(alpha, bool) or not isinstance(alpha, (int, float)):
-            raise TypeError(f"alpha: expected a number, got {alpha!r}")
-        if not (math.isfinite(alpha) and alpha >= 0):
-            raise ValueError(f"alpha: expected a finite number that is not negative, got {alpha}")
-        self.alpha = float(alpha)
+        self.alpha = check_number("alpha", alpha)
         self.variant = check_choice("variant", variant, VARIANTS)
 
-    def _class_sums(self, input: Tensor, truth: Truth, spacing: SpacingLike) -> Tensor:
+    def _per_class(self, input: Tensor, truth: Truth, spacing: SpacingLike) -> Tensor:
         squared = self.alpha == 2
-        weight = self._powers_(truth.sdf(spacing, squared=squared))
+        if truth.maps is not None:
+            weight = truth.maps.pow(self.alpha)
+        else:
+            weight = self._powers_(truth.sdf(spacing, squared=squared))
         p = self._probabilities(input, truth)
         if VARIANTS[self.variant].of_prediction:
             weight.add_(self._powers_(truth.sdf_of(p.detach(), spacing, squared=squared)))
         truth.hide_(weight)
-        return _WeightedSquaredError.apply(p, weight, truth.values, truth.first)  # type: ignore[no-any-return, no-untyped-call]
+        sums = WeightedSquaredError.apply(p, weight, truth.values, truth.first)  # type: ignore[no-untyped-call]
+        return self._mean(sums, truth)
 
     def _powers_(self, sdf: Tensor) -> Tensor:
         distance = VARIANTS[self.variant].to_distance_(sdf)
@@ -138,7 +137,7 @@ class HausdorffDTLoss(SegmentationLoss):
         return distance if self.alpha in (1, 2) else distance.pow_(self.alpha)  # 2: it is squared already
 
     def _unreduced(self, per_class: Tensor, truth: Truth) -> Tensor:
-        return per_class[(..., *(None,) * truth.spatial_dims)]
+        return over_space(per_class, truth.values)
 
 
 class LogHausdorffDTLoss(HausdorffDTLoss):
@@ -157,35 +156,8 @@ class LogHausdorffDTLoss(HausdorffDTLoss):
     1.3545
     """
 
-    def forward(self, input: Tensor, target: Tensor, spacing: SpacingLike = None) -> Tensor:
+    def forward(
+        self, input: Tensor, target: Tensor, spacing: SpacingLike = None, *, maps: Tensor | None = None
+    ) -> Tensor:
         """As :meth:`HausdorffDTLoss.forward`."""
-        return torch.log1p(super().forward(input, target, spacing))
-
-
-class _WeightedSquaredError(torch.autograd.Function):
-    """Sums over space of ``w (p - g)^2``, for constants w and g.
-
-    Autograd's own formulas hold five maps at a time: p, w, the error, its square and the product. Here the three
-    last are one, and the gradient makes the error again instead of keeping it.
-    """
-
-    @staticmethod
-    def forward(ctx: FunctionCtx, p: Tensor, weight: Tensor, values: Tensor, first: int | None) -> Tensor:
-        ctx.save_for_backward(p, weight, values)
-        ctx.first = first  # type: ignore[attr-defined]
-        return _error(p, values, first).square_().mul_(weight).sum(spatial_axes(p))
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        p, weight, values = ctx.saved_tensors
-        scale = (-2 * grad)[(..., *(None,) * len(spatial_axes(p)))]
-        return _error(p, values, ctx.first).mul_(weight).mul_(scale), None, None, None
-
-
-def _error(p: Tensor, values: Tensor, first: int | None) -> Tensor:
-    """``g - p`` in a single new tensor."""
-    if first is None:
-        return values.to(p.dtype, copy=True).sub_(p)
-    names = torch.arange(first, first + p.shape[1], device=p.device)
-    names = names[(..., *(None,) * len(spatial_axes(p)))]
-    return torch.empty_like(p).copy_(names).eq_(values).sub_(p)
+        return torch.log1p(super().forward(input, target, spacing, maps=maps))

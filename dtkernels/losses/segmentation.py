@@ -14,6 +14,8 @@ from torch import Tensor
 
 from .. import functional
 from ..arguments import SpacingLike, check_no_gradient, check_tensor
+from . import _maps
+from ._sums import spatial_axes
 
 REDUCTIONS = ("mean", "sum", "none")
 
@@ -27,6 +29,8 @@ class Truth:
     classes: int
     ignored: Tensor | None  # (B, 1, *spatial) bool
     voxels: int | Tensor  # how many are counted in a sample; (B, 1) where some are ignored
+    hides_class: bool = False  # the label of the ignored voxels is that of a scored class
+    maps: Tensor | None = None  # (B, C, *spatial), from the caller, who keeps it
 
     @property
     def spatial_dims(self) -> int:
@@ -38,13 +42,13 @@ class Truth:
         if self.first is None:
             return self.sdf_of(self.values, spacing, squared=squared)
         labels = self.values
-        if self.first or self.ignored is not None:
-            # The labels will change, so take a type that has -1 and where none wraps around.
-            labels = labels.to(torch.promote_types(labels.dtype, torch.int16))
-        if self.ignored is not None:
-            labels = labels.masked_fill(self.ignored, -1)
+        if self.ignored is not None and self.hides_class:
+            labels = labels.to(torch.promote_types(labels.dtype, torch.int16)).masked_fill(self.ignored, -1)
         if self.first:
-            labels = labels - self.first  # labels_sdf counts classes from 0
+            # labels_sdf counts classes from 0. Labels that wrap around must not land on a class.
+            if self.classes + self.first > torch.iinfo(labels.dtype).max + 1:
+                labels = labels.to(torch.promote_types(labels.dtype, torch.int16))
+            labels = labels - self.first
         return functional.labels_sdf(
             labels, self.classes, spacing, spatial_dims=self.spatial_dims, squared=squared
         )
@@ -56,9 +60,23 @@ class Truth:
         mask = (x > 0.5).logical_and_(~self.ignored)
         return functional.sdf(mask, spacing, spatial_dims=self.spatial_dims, squared=squared)
 
+    def mask(self) -> Tensor:
+        """(B, C, *spatial) bool: where each scored class is, ignored voxels or not."""
+        return self.values > 0.5 if self.first is None else self.values == self.names(self.values)
+
+    def names(self, like: Tensor) -> Tensor:
+        """The label of each scored class, (C, 1, 1[, 1])."""
+        first = self.first or 0
+        names = torch.arange(first, first + self.classes, device=like.device)
+        return names[(..., *(None,) * self.spatial_dims)]
+
     def hide_(self, weight: Tensor) -> Tensor:
         """Give ignored voxels no weight."""
-        return weight if self.ignored is None else weight.masked_fill_(self.ignored, 0.0)
+        return weight if self.ignored is None else weight.masked_fill_(self.ignored, 0)
+
+    def hide(self, x: Tensor) -> Tensor:
+        """The same in a new tensor, where any voxel is ignored."""
+        return x if self.ignored is None else x.masked_fill(self.ignored, 0)
 
 
 class SegmentationLoss(torch.nn.Module):
@@ -66,6 +84,8 @@ class SegmentationLoss(torch.nn.Module):
 
     # What a target of the wrong shape raises: the adaptors for other libraries raise what those do.
     shape_error: ClassVar[type[Exception]] = ValueError
+    # The gradient with respect to a target would be missing silently.
+    refuses_target_gradient: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -109,7 +129,9 @@ class SegmentationLoss(torch.nn.Module):
         self.batch = batch
         self.ignore_index = ignore_index
 
-    def forward(self, input: Tensor, target: Tensor, spacing: SpacingLike = None) -> Tensor:
+    def forward(
+        self, input: Tensor, target: Tensor, spacing: SpacingLike = None, *, maps: Tensor | None = None
+    ) -> Tensor:
         """The loss of a prediction.
 
         Args:
@@ -118,6 +140,9 @@ class SegmentationLoss(torch.nn.Module):
                 (B, 1, *spatial) or (B, *spatial), any dtype (the fraction of floating-point labels is cut off).
             spacing: voxel spacing: None (1), a number, one number per spatial dimension in array order, or a
                 (B, n) tensor with one row per sample.
+            maps: the target's distance maps where they were computed beforehand, in a data loader for instance:
+                what the loss would compute for each channel of the input, or for each that is scored. ``spacing``
+                then only concerns maps of the prediction.
 
         Returns:
             A scalar, or one value per sample and class with ``reduction="none"``: float32, or float64 for a
@@ -125,7 +150,8 @@ class SegmentationLoss(torch.nn.Module):
         """
         check_tensor("input", input)
         check_tensor("target", target)
-        check_no_gradient("target", target)
+        if self.refuses_target_gradient:
+            check_no_gradient("target", target)
         if input.ndim not in (4, 5):
             raise ValueError(
                 f"input: expected (B, C, H, W) or (B, C, D, H, W), got {input.ndim} dimensions: "
@@ -135,16 +161,17 @@ class SegmentationLoss(torch.nn.Module):
             raise ValueError(f"target: expected a tensor on {input.device} like the input, got {target.device}")
         with torch.autocast(input.device.type, enabled=False):
             truth = self._read(input, target)
-            sums = self._class_sums(input, truth, spacing)
-            return self._reduce(sums, truth)
+            if maps is not None:
+                truth = truth._replace(maps=_check_maps(maps, input, truth))
+            return self._reduce(self._per_class(input, truth, spacing), truth)
 
-    def _class_sums(self, input: Tensor, truth: Truth, spacing: SpacingLike) -> Tensor:
-        """(B, C): what the voxels of each sample and scored class cost together."""
+    def _per_class(self, input: Tensor, truth: Truth, spacing: SpacingLike) -> Tensor:
+        """(B, C), or (1, C) with ``batch``: what each scored class of each sample costs."""
         raise NotImplementedError
 
     def _unreduced(self, per_class: Tensor, truth: Truth) -> Tensor:
         """The shape of ``reduction="none"``, from (B, C), or (1, C) with ``batch``."""
-        raise NotImplementedError
+        return per_class.squeeze(0) if self.batch else per_class
 
     def _read(self, input: Tensor, target: Tensor) -> Truth:
         """Check the target against the input and find the scored classes and the ignored voxels."""
@@ -176,7 +203,8 @@ class SegmentationLoss(torch.nn.Module):
         elif target.dtype == torch.bool:
             target = target.to(torch.uint8)
         ignored = self._where_ignored(target)
-        return Truth(target, first, channels - first, ignored, _counted(ignored, spatial))
+        is_class = ignored is not None and first <= (self.ignore_index or 0) < channels
+        return Truth(target, first, channels - first, ignored, _counted(ignored, spatial), is_class)
 
     def _read_channels(self, input: Tensor, target: Tensor, first: int) -> Truth:
         batch, channels, *spatial = input.shape
@@ -224,12 +252,18 @@ class SegmentationLoss(torch.nn.Module):
                 )
         return p[:, input.shape[1] - truth.classes :]
 
-    def _reduce(self, sums: Tensor, truth: Truth) -> Tensor:
+    def _pooled(self, sums: Tensor) -> Tensor:
+        """Sums over a sample's voxels, or over those of all samples with ``batch``."""
+        return sums.sum(0, keepdim=True) if self.batch else sums
+
+    def _mean(self, sums: Tensor, truth: Truth) -> Tensor:
+        """Sums over voxels, divided by the number of voxels that count."""
         voxels = truth.voxels
-        if self.batch:
-            voxels = voxels.sum(0, keepdim=True) if isinstance(voxels, Tensor) else voxels * sums.shape[0]
-            sums = sums.sum(0, keepdim=True)
-        per_class = sums / (voxels.clamp(min=1) if isinstance(voxels, Tensor) else voxels)
+        if isinstance(voxels, Tensor):
+            return self._pooled(sums) / self._pooled(voxels).clamp(min=1)
+        return self._pooled(sums) / (voxels * sums.shape[0] if self.batch else voxels)
+
+    def _reduce(self, per_class: Tensor, truth: Truth) -> Tensor:
         if self.reduction == "mean":
             return per_class.mean()
         if self.reduction == "sum":
@@ -241,9 +275,44 @@ class SegmentationLoss(torch.nn.Module):
         return ", ".join(f"{k}={v!r}" for k, v in vars(self).items() if k != "training" and k[0] != "_")
 
 
-def spatial_axes(x: Tensor) -> tuple[int, ...]:
-    """All axes of ``x`` but sample and class."""
-    return tuple(range(2, x.ndim))
+class MapLoss(SegmentationLoss):
+    """A loss that reads one map of the target, whichever ``convention`` names."""
+
+    def __init__(
+        self,
+        include_background: bool,
+        to_onehot_y: bool,
+        sigmoid: bool,
+        softmax: bool,
+        other_act: Callable[[Tensor], Tensor] | None,
+        reduction: str,
+        batch: bool,
+        ignore_index: int | None,
+        convention: str,
+    ) -> None:
+        """Take the options, see :class:`~dtkernels.losses.BoundaryLoss`.
+
+        Args:
+            include_background: as there.
+            to_onehot_y: as there.
+            sigmoid: as there.
+            softmax: as there.
+            other_act: as there.
+            reduction: as there.
+            batch: as there.
+            ignore_index: as there.
+            convention: the map.
+        """
+        super().__init__(
+            include_background, to_onehot_y, sigmoid, softmax, other_act, reduction, batch, ignore_index
+        )
+        self.convention = check_choice("convention", convention, _maps.CONVENTIONS)
+
+    def _map(self, truth: Truth, spacing: SpacingLike) -> Tensor:
+        """The target's map (B, C, *spatial), 0 at ignored voxels."""
+        if truth.maps is None:
+            return truth.hide_(_maps.CONVENTIONS[self.convention](truth.sdf(spacing)))
+        return truth.hide(truth.maps)
 
 
 def check_choice(name: str, value: str, choices: Iterable[str]) -> str:
@@ -254,6 +323,32 @@ def check_choice(name: str, value: str, choices: Iterable[str]) -> str:
         hint = f"; did you mean {close[0]!r}?" if close else ""
         raise ValueError(f"{name}: expected one of {known}, got {value!r}{hint}")
     return value
+
+
+def check_number(name: str, value: float) -> float:
+    """A finite number that is not negative."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name}: expected a number, got {value!r}")
+    if not (math.isfinite(value) and value >= 0):
+        raise ValueError(f"{name}: expected a finite number that is not negative, got {value}")
+    return float(value)
+
+
+def _check_maps(maps: Tensor, input: Tensor, truth: Truth) -> Tensor:
+    """The scored channels of the maps that the caller computed, in float32, or float64 for a float64 input."""
+    check_tensor("maps", maps)
+    check_no_gradient("maps", maps)
+    batch, channels, *spatial = input.shape
+    if maps.shape not in ((batch, channels, *spatial), (batch, truth.classes, *spatial)):
+        raise ValueError(
+            f"maps: expected a map for each channel of the input, {tuple(input.shape)}, or for each of the "
+            f"{truth.classes} that are scored, got {tuple(maps.shape)}"
+        )
+    if maps.device != input.device:
+        raise ValueError(f"maps: expected a tensor on {input.device} like the input, got {maps.device}")
+    return maps[:, maps.shape[1] - truth.classes :].to(
+        torch.float64 if input.dtype == torch.float64 else torch.float32
+    )
 
 
 def _counted(ignored: Tensor | None, spatial: list[int]) -> int | Tensor:
