@@ -729,7 +729,7 @@ def test_bad_options(kind: type[SegmentationLoss]) -> None:
             kind(**flags)
     with pytest.raises(TypeError, match="other_act: expected None or a callable, got str"):
         kind(other_act="tanh")
-    with pytest.raises(ValueError, match=r"reduction: expected one of.*got 'means'; did you mean 'mean'\?"):
+    with pytest.raises(ValueError, match=r"reduction: expected one of.*got 'means'; did you mean 'mean'"):
         kind(reduction="means")
     for index in (1.0, True, "1"):
         with pytest.raises(TypeError, match="ignore_index: expected None or an int, got"):
@@ -737,9 +737,9 @@ def test_bad_options(kind: type[SegmentationLoss]) -> None:
 
 
 def test_bad_options_of_one_loss() -> None:
-    with pytest.raises(ValueError, match=r"variant: expected one of.*got 'two-sided'; did you mean 'two_sided'\?"):
+    with pytest.raises(ValueError, match=r"variant: expected one of.*got 'two-sided'; did you mean 'two_sided'"):
         HausdorffDTLoss(variant="two-sided")
-    with pytest.raises(ValueError, match=r"convention: expected one of.*got 'edtdiff'; did you mean 'edt_diff'\?"):
+    with pytest.raises(ValueError, match=r"convention: expected one of.*got 'edtdiff'; did you mean 'edt_diff'"):
         BoundaryLoss(convention="edtdiff")
     for alpha in (-1, float("nan"), float("inf")):
         with pytest.raises(ValueError, match="alpha: expected a finite number that is not negative, got"):

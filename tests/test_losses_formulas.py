@@ -656,7 +656,7 @@ def test_a_thousand_steps_take_no_more_memory_than_ten() -> None:
 
 def test_bad_options() -> None:
     for kind in {row.kind for row in ROWS.values()}:
-        with pytest.raises(ValueError, match=r"convention: expected one of.*; did you mean 'edt_diff'\?"):
+        with pytest.raises(ValueError, match=r"convention: expected one of.*; did you mean 'edt_diff'"):
             kind(convention="edtdiff")
         with pytest.raises(ValueError, match="at most one activation"):
             kind(softmax=True, sigmoid=True)

@@ -98,7 +98,7 @@ class DistancePenalizedCELoss(MapLoss):
             del weight, inside
             sums: Tensor = BinaryCrossEntropy.apply(self._logits(input, truth), signed)  # type: ignore[no-untyped-call]
         else:
-            weight = weight.masked_fill_(~inside, 0.0) if truth.maps is None else weight.masked_fill(~inside, 0.0)
+            weight = weight.masked_fill_(~inside, 0.0) if truth.given is None else weight.masked_fill(~inside, 0.0)
             del inside
             logp = self._log_probabilities(input, truth)
             sums = (logp * weight).sum(spatial_axes(logp)).neg()

@@ -119,8 +119,8 @@ class HausdorffDTLoss(SegmentationLoss):
 
     def _per_class(self, input: Tensor, truth: Truth, spacing: SpacingLike) -> Tensor:
         squared = self.alpha == 2
-        if truth.maps is not None:
-            weight = truth.maps.pow(self.alpha)
+        if truth.given is not None:
+            weight = truth.given.pow(self.alpha) if self.alpha else truth.given.sign()
         else:
             weight = self._powers_(truth.sdf(spacing, squared=squared))
         p = self._probabilities(input, truth)

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
 import warnings
 from collections.abc import Callable, Iterable
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from .. import functional
+from .. import functional, maps
 from ..arguments import SpacingLike, check_no_gradient, check_tensor
-from . import _maps
+from ..formula import check_name
 from ._sums import spatial_axes
 
 REDUCTIONS = ("mean", "sum", "none")
@@ -30,7 +29,7 @@ class Truth:
     ignored: Tensor | None  # (B, 1, *spatial) bool
     voxels: int | Tensor  # how many are counted in a sample; (B, 1) where some are ignored
     hides_class: bool = False  # the label of the ignored voxels is that of a scored class
-    maps: Tensor | None = None  # (B, C, *spatial), from the caller, who keeps it
+    given: Tensor | None = None  # maps (B, C, *spatial), from the caller, who keeps it
 
     @property
     def spatial_dims(self) -> int:
@@ -41,17 +40,21 @@ class Truth:
         """Signed distance map (B, C, *spatial) of every scored class; ignored voxels are outside of all."""
         if self.first is None:
             return self.sdf_of(self.values, spacing, squared=squared)
+        return functional.labels_sdf(
+            self._labels(), self.classes, spacing, spatial_dims=self.spatial_dims, squared=squared
+        )
+
+    def _labels(self) -> Tensor:
+        """Labels that count from the first scored class, which ignored voxels are not."""
         labels = self.values
         if self.ignored is not None and self.hides_class:
             labels = labels.to(torch.promote_types(labels.dtype, torch.int16)).masked_fill(self.ignored, -1)
         if self.first:
-            # labels_sdf counts classes from 0. Labels that wrap around must not land on a class.
+            # Maps count classes from 0. Labels that wrap around must not land on a class.
             if self.classes + self.first > torch.iinfo(labels.dtype).max + 1:
                 labels = labels.to(torch.promote_types(labels.dtype, torch.int16))
             labels = labels - self.first
-        return functional.labels_sdf(
-            labels, self.classes, spacing, spatial_dims=self.spatial_dims, squared=squared
-        )
+        return labels
 
     def sdf_of(self, x: Tensor, spacing: SpacingLike, *, squared: bool = False) -> Tensor:
         """Signed distance map of ``x > 0.5``; ignored voxels are outside."""
@@ -59,6 +62,24 @@ class Truth:
             return functional.sdf(x, spacing, spatial_dims=self.spatial_dims, squared=squared, threshold=0.5)
         mask = (x > 0.5).logical_and_(~self.ignored)
         return functional.sdf(mask, spacing, spatial_dims=self.spatial_dims, squared=squared)
+
+    def map(self, convention: str, spacing: SpacingLike) -> Tensor:
+        """Map (B, C, *spatial) of every scored class, finite, and 0 at ignored voxels."""
+        options = maps.CONVENTIONS[convention].options
+        # The values where there is no boundary that are no distances stay; an infinite distance costs nothing.
+        empty, full = (
+            "zeros" if v == "inf" and options.profile == "distance" else v
+            for v in (options.on_empty, options.on_full)
+        )
+        words: dict[str, Any] = {"on_empty": empty, "on_full": full, "spatial_dims": self.spatial_dims}
+        if self.first is not None:
+            result = maps.distance_map(self._labels(), convention, spacing, num_classes=self.classes, **words)
+        elif self.ignored is None:
+            result = maps.distance_map(self.values, convention, spacing, threshold=0.5, **words)
+        else:
+            mask = (self.values > 0.5).logical_and_(~self.ignored)
+            result = maps.distance_map(mask, convention, spacing, **words)
+        return self.hide_(result)
 
     def mask(self) -> Tensor:
         """(B, C, *spatial) bool: where each scored class is, ignored voxels or not."""
@@ -160,9 +181,7 @@ class SegmentationLoss(torch.nn.Module):
         if target.device != input.device:
             raise ValueError(f"target: expected a tensor on {input.device} like the input, got {target.device}")
         with torch.autocast(input.device.type, enabled=False):
-            truth = self._read(input, target)
-            if maps is not None:
-                truth = truth._replace(maps=_check_maps(maps, input, truth))
+            truth = self._read(input, target, maps)
             return self._reduce(self._per_class(input, truth, spacing), truth)
 
     def _per_class(self, input: Tensor, truth: Truth, spacing: SpacingLike) -> Tensor:
@@ -173,7 +192,7 @@ class SegmentationLoss(torch.nn.Module):
         """The shape of ``reduction="none"``, from (B, C), or (1, C) with ``batch``."""
         return per_class.squeeze(0) if self.batch else per_class
 
-    def _read(self, input: Tensor, target: Tensor) -> Truth:
+    def _read(self, input: Tensor, target: Tensor, maps: Tensor | None) -> Truth:
         """Check the target against the input and find the scored classes and the ignored voxels."""
         channels = input.shape[1]
         if channels == 1 and not torch.compiler.is_compiling():
@@ -185,11 +204,19 @@ class SegmentationLoss(torch.nn.Module):
                 if asked:
                     warnings.warn(f"single channel prediction, `{name}` ignored.", stacklevel=5)
         first = 0 if self.include_background or channels == 1 else 1
-        if self.to_onehot_y and channels > 1:
-            return self._read_labels(input, target, first)
-        return self._read_channels(input, target, first)
+        named = self.to_onehot_y and channels > 1
+        values, ignored = self._read_labels(input, target) if named else self._read_channels(input, target, first)
+        return Truth(
+            values=values,
+            first=first if named else None,
+            classes=channels - first,
+            ignored=ignored,
+            voxels=_counted(ignored, list(input.shape[2:])),
+            hides_class=ignored is not None and first <= (self.ignore_index or 0) < channels,
+            given=None if maps is None else _check_maps(maps, input, channels - first),
+        )
 
-    def _read_labels(self, input: Tensor, target: Tensor, first: int) -> Truth:
+    def _read_labels(self, input: Tensor, target: Tensor) -> tuple[Tensor, Tensor | None]:
         batch, channels, *spatial = input.shape
         if target.ndim == input.ndim - 1:
             target = target.unsqueeze(1)
@@ -202,11 +229,9 @@ class SegmentationLoss(torch.nn.Module):
             target = target.to(torch.int32)
         elif target.dtype == torch.bool:
             target = target.to(torch.uint8)
-        ignored = self._where_ignored(target)
-        is_class = ignored is not None and first <= (self.ignore_index or 0) < channels
-        return Truth(target, first, channels - first, ignored, _counted(ignored, spatial), is_class)
+        return target, self._where_ignored(target)
 
-    def _read_channels(self, input: Tensor, target: Tensor, first: int) -> Truth:
+    def _read_channels(self, input: Tensor, target: Tensor, first: int) -> tuple[Tensor, Tensor | None]:
         batch, channels, *spatial = input.shape
         expected = (batch, channels + (self.ignore_index == channels), *spatial)
         if target.shape != input.shape and target.shape != expected:
@@ -224,8 +249,7 @@ class SegmentationLoss(torch.nn.Module):
                 ignored = target[:, self.ignore_index : self.ignore_index + 1] > 0.5
             else:
                 ignored = target.amax(1, keepdim=True) <= 0.5
-        values = target[:, first:channels]
-        return Truth(values, None, channels - first, ignored, _counted(ignored, spatial))
+        return target[:, first:channels], ignored
 
     def _where_ignored(self, target: Tensor) -> Tensor | None:
         """Where the values are ``ignore_index``, None where they cannot be: to torch a uint8 255 equals -1."""
@@ -306,22 +330,18 @@ class MapLoss(SegmentationLoss):
         super().__init__(
             include_background, to_onehot_y, sigmoid, softmax, other_act, reduction, batch, ignore_index
         )
-        self.convention = check_choice("convention", convention, _maps.CONVENTIONS)
+        self.convention = check_choice("convention", convention, maps.CONVENTIONS)
 
     def _map(self, truth: Truth, spacing: SpacingLike) -> Tensor:
         """The target's map (B, C, *spatial), 0 at ignored voxels."""
-        if truth.maps is None:
-            return truth.hide_(_maps.CONVENTIONS[self.convention](truth.sdf(spacing)))
-        return truth.hide(truth.maps)
+        if truth.given is None:
+            return truth.map(self.convention, spacing)
+        return truth.hide(truth.given)
 
 
 def check_choice(name: str, value: str, choices: Iterable[str]) -> str:
-    """One of the names that an option knows."""
-    known = list(choices)
-    if value not in known:
-        close = difflib.get_close_matches(str(value), known, 1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
-        raise ValueError(f"{name}: expected one of {known}, got {value!r}{hint}")
+    """One of the words that an option knows."""
+    check_name(name, value, tuple(choices))
     return value
 
 
@@ -334,21 +354,19 @@ def check_number(name: str, value: float) -> float:
     return float(value)
 
 
-def _check_maps(maps: Tensor, input: Tensor, truth: Truth) -> Tensor:
+def _check_maps(maps: Tensor, input: Tensor, classes: int) -> Tensor:
     """The scored channels of the maps that the caller computed, in float32, or float64 for a float64 input."""
     check_tensor("maps", maps)
     check_no_gradient("maps", maps)
     batch, channels, *spatial = input.shape
-    if maps.shape not in ((batch, channels, *spatial), (batch, truth.classes, *spatial)):
+    if maps.shape not in ((batch, channels, *spatial), (batch, classes, *spatial)):
         raise ValueError(
             f"maps: expected a map for each channel of the input, {tuple(input.shape)}, or for each of the "
-            f"{truth.classes} that are scored, got {tuple(maps.shape)}"
+            f"{classes} that are scored, got {tuple(maps.shape)}"
         )
     if maps.device != input.device:
         raise ValueError(f"maps: expected a tensor on {input.device} like the input, got {maps.device}")
-    return maps[:, maps.shape[1] - truth.classes :].to(
-        torch.float64 if input.dtype == torch.float64 else torch.float32
-    )
+    return maps[:, maps.shape[1] - classes :].to(torch.float64 if input.dtype == torch.float64 else torch.float32)
 
 
 def _counted(ignored: Tensor | None, spatial: list[int]) -> int | Tensor:

@@ -85,7 +85,7 @@ class GeneralizedSurfaceLoss(MapLoss):
 
     def _per_class(self, input: Tensor, truth: Truth, spacing: SpacingLike) -> Tensor:
         squares = self._map(truth, spacing)
-        squares = squares.square_() if truth.maps is None else squares.square()
+        squares = squares.square_() if truth.given is None else squares.square()
         p = self._probabilities(input, truth)
         right = WeightedSquaredError.apply(p, squares, truth.values, truth.first, True)  # type: ignore[no-untyped-call]
         right, total = self._pooled(right), self._pooled(squares.sum(spatial_axes(squares)))
