@@ -587,7 +587,8 @@ class Calls(TorchDispatchMode):
         copies = name in ("_to_copy", "copy_") and (kwargs or {}).get("device") is not None
         assert not copies, f"{name} to {kwargs['device']}"
         if func.namespace == "dtk":
-            self.maps.append((name, args[1] if name == "labels_sdf" else tuple(args[0].shape)))
+            classes = args[1] if name == "labels_sdf" else (kwargs or {}).get("num_classes")
+            self.maps.append(("mask", tuple(args[0].shape)) if classes is None else ("labels", classes))
         return func(*args, **(kwargs or {}))
 
 
@@ -606,8 +607,8 @@ def test_no_synchronisation_and_no_loop(device: str, batch: int, index: int | No
             with Calls() as calls:
                 loss(x, labels if named else hot, rows).backward()
             shape = (batch, 4 if background else 3, *TWO_D)
-            of_target = ("labels_sdf", shape[1]) if named else ("sdf", shape)
-            assert calls.maps == [of_target] + [("sdf", shape)] * (kind is not BoundaryLoss)
+            of_target = ("labels", shape[1]) if named else ("mask", shape)
+            assert calls.maps == [of_target] + [("mask", shape)] * (kind is not BoundaryLoss)
     finally:
         if device == "cuda":
             torch.cuda.set_sync_debug_mode("default")

@@ -217,7 +217,7 @@ class SegmentationLoss(torch.nn.Module):
         )
 
     def _read_labels(self, input: Tensor, target: Tensor) -> tuple[Tensor, Tensor | None]:
-        batch, channels, *spatial = input.shape
+        batch, _, *spatial = input.shape
         if target.ndim == input.ndim - 1:
             target = target.unsqueeze(1)
         if target.shape != (batch, 1, *spatial):
