@@ -125,7 +125,7 @@ class HausdorffDTLoss(SegmentationLoss):
             weight = self._powers_(truth.sdf(spacing, squared=squared))
         p = self._probabilities(input, truth)
         if VARIANTS[self.variant].of_prediction:
-            weight.add_(self._powers_(truth.sdf_of(p.detach(), spacing, squared=squared)))
+            weight.add_(self._powers_(truth.sdf_of(p, spacing, squared=squared)))
         truth.hide_(weight)
         sums = WeightedSquaredError.apply(p, weight, truth.values, truth.first)  # type: ignore[no-untyped-call]
         return self._mean(sums, truth)

@@ -120,7 +120,8 @@ class ShapeAwareLoss(SDFProductLoss):
     As printed, eq. 3 of the paper has neither the sign nor the k of its code: the map is negative inside, where
     :math:`1 / (1 + e^{-k q})` would be 0. Here p is 1 inside.
 
-    Results are as of :class:`SDFProductLoss`; at most five maps of the input's size are held at a time.
+    Results are as of :class:`SDFProductLoss`; at most five maps of the input's size and a bool one are held at a
+    time.
 
     References:
         Xue et al., Shape-aware organ segmentation by predicting signed distance maps, AAAI 2020, arXiv:1912.03849.

@@ -59,7 +59,9 @@ class Truth:
     def sdf_of(self, x: Tensor, spacing: SpacingLike, *, squared: bool = False) -> Tensor:
         """Signed distance map of ``x > 0.5``; ignored voxels are outside."""
         if self.ignored is None:
-            return functional.sdf(x, spacing, spatial_dims=self.spatial_dims, squared=squared, threshold=0.5)
+            return functional.sdf(
+                x.detach(), spacing, spatial_dims=self.spatial_dims, squared=squared, threshold=0.5
+            )
         mask = (x > 0.5).logical_and_(~self.ignored)
         return functional.sdf(mask, spacing, spatial_dims=self.spatial_dims, squared=squared)
 
@@ -75,7 +77,7 @@ class Truth:
         if self.first is not None:
             result = maps.distance_map(self._labels(), convention, spacing, num_classes=self.classes, **words)
         elif self.ignored is None:
-            result = maps.distance_map(self.values, convention, spacing, threshold=0.5, **words)
+            result = maps.distance_map(self.values.detach(), convention, spacing, threshold=0.5, **words)
         else:
             mask = (self.values > 0.5).logical_and_(~self.ignored)
             result = maps.distance_map(mask, convention, spacing, **words)
@@ -103,8 +105,6 @@ class Truth:
 class SegmentationLoss(torch.nn.Module):
     """Options, target and reduction of a loss; a subclass says what one class of one sample costs."""
 
-    # What a target of the wrong shape raises: the adaptors for other libraries raise what those do.
-    shape_error: ClassVar[type[Exception]] = ValueError
     # The gradient with respect to a target would be missing silently.
     refuses_target_gradient: ClassVar[bool] = True
 
@@ -221,7 +221,7 @@ class SegmentationLoss(torch.nn.Module):
         if target.ndim == input.ndim - 1:
             target = target.unsqueeze(1)
         if target.shape != (batch, 1, *spatial):
-            raise self.shape_error(
+            raise ValueError(
                 f"target: expected labels of shape {(batch, 1, *spatial)} for an input of shape "
                 f"{tuple(input.shape)}, got {tuple(target.shape)}"
             )
@@ -238,7 +238,7 @@ class SegmentationLoss(torch.nn.Module):
             hint = ""
             if channels > 1 and (target.ndim == input.ndim - 1 or target.shape[1:2] == (1,)):
                 hint = "; pass to_onehot_y=True if it is a label map"
-            raise self.shape_error(
+            raise ValueError(
                 f"target: expected the input's shape {tuple(input.shape)}, got {tuple(target.shape)}{hint}"
             )
         ignored = None

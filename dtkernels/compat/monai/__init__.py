@@ -1,1 +1,2 @@
-"""Stands in for MONAI: ``monai.losses`` and ``monai.metrics``, each by a module of the same name."""
+"""Stands in for MONAI: ``monai.losses``, ``monai.metrics`` and ``monai.transforms``, by modules of the same
+names."""
