@@ -90,6 +90,7 @@ class Schedule:
         vars(self).update(state)
 
     def __repr__(self) -> str:
+        """Name, options and count."""
         return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in vars(self).items())})"
 
 
