@@ -13,6 +13,7 @@ They are small, for 2-D and 3-D, and know nothing of the network that they are p
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -146,8 +147,7 @@ class ReconstructionBranch(torch.nn.Module):
             activation: of the maps; None for maps that are not in [-1, 1].
         """
         super().__init__()
-        pairs = zip(features, features[1:], strict=False)
-        self.levels = torch.nn.ModuleList(_block(a + b, b, spatial_dims) for a, b in pairs)
+        self.levels = torch.nn.ModuleList(_block(a + b, b, spatial_dims) for a, b in itertools.pairwise(features))
         self.head = _convolution(spatial_dims)(features[-1], classes, 1)
         self.activation = activation
 
