@@ -5,7 +5,7 @@
 >>> labels = torch.zeros(1, 1, 8, 8)
 >>> labels[..., 2:5, 2:5] = 1
 >>> HausdorffDTLoss(softmax=True, to_onehot_y=True)(torch.zeros(1, 2, 8, 8), labels)
-tensor(2.8516)
+tensor(1.2344)
 
 Constructors, attributes, values, shapes, gradients (also that of a target that requires one), warnings and errors
 with their texts are MONAI's, and the classes are :class:`torch.nn.modules.loss._Loss` as there. For spacing, other

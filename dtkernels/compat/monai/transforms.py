@@ -6,7 +6,7 @@
 >>> DistanceTransformEDT(sampling=0.5)(image)
 array([[[0. , 0.5, 1. , 1.5],
         [0. , 0.5, 1. , 1.5]]])
->>> DistanceTransformEDTd("label")({"label": image})["label"].max()
+>>> DistanceTransformEDTd("label")({"label": image})["label"].max().item()
 3.0
 
 Images are (C, H, W) or (C, H, W, D), arrays or tensors; the result is of the image's kind, float64 on CPUs and
