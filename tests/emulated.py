@@ -27,6 +27,8 @@ if "dtkernels" not in sys.modules and os.environ.get("DTK_EMULATED_ALONE"):
     sys.modules["dtkernels"] = bare
 
 plans: Any = importlib.import_module("dtkernels.plans.transform")
+nearest_plans: Any = importlib.import_module("dtkernels.plans.nearest")
+label_plans: Any = importlib.import_module("dtkernels.plans.label")
 problems: Any = importlib.import_module("dtkernels.problem")
 DType, Rule = problems.DType, problems.Rule
 
@@ -113,6 +115,7 @@ class Options(NamedTuple):
     solver: str | None = None
     fused: bool | None = None
     out: str = "float32"  # dtype of the result; bfloat16 comes in uint16
+    keyed: bool = True  # of the feature transform
 
 
 def transform(library: Library, image: NDArray[Any], dims: int, options: Options) -> NDArray[Any]:
@@ -123,54 +126,88 @@ def transform(library: Library, image: NDArray[Any], dims: int, options: Options
 def transform_with_extrema(
     library: Library, image: NDArray[Any], dims: int, options: Options, extrema: NDArray[np.float32] | None
 ) -> NDArray[Any]:
-    """Transform of an image with axes (batch, class, z, y, x); memory around the results is checked."""
+    """Transform of an image with axes (batch, class, z, y, x)."""
+    described, spacing, largest = _image(image, options), _spacing(options), _address(extrema)
+    problem = problems.Problem(
+        described, dims, spacing, options.signed, options.squared, options.closed, 0, largest, DTYPES[options.out]
+    )
+    plan = plans.plan(problem, options.device, options.max_blocks, options.solver, options.fused)
+    element = np.dtype("uint16" if options.out == "bfloat16" else options.out)
+    out = execute(library, plan, described, spacing.data, element.itemsize, extrema=largest)[0]
+    return out.view(element).reshape(described.shape)
+
+
+def nearest(
+    library: Library, image: NDArray[Any], dims: int, options: Options
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Distances and positions of an image with axes (batch, class, z, y, x)."""
+    described, spacing = _image(image, options), _spacing(options)
+    problem = problems.NearestProblem(described, dims, spacing, 0, 0)
+    plan = nearest_plans.plan(problem, options.device, options.max_blocks, options.keyed)
+    size = 8 * int(np.prod(described.shape))
+    distances, positions = execute(library, plan, described, spacing.data, 4, second=size)
+    return distances.view(np.float32).reshape(described.shape), positions.view(np.int64).reshape(described.shape)
+
+
+def label(
+    library: Library, image: NDArray[Any], connectivity: int, options: Options
+) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """Components of an image with axes (batch, class, z, y, x), and how many there are in each of its images."""
+    described = _image(image, options)
+    problem = problems.LabelProblem(described, connectivity, 0, 0)
+    plan = label_plans.plan(problem, options.device, options.max_blocks)
+    images = described.shape[0] * described.shape[1]
+    labels, counts = execute(library, plan, described, 0, 4, second=4 * images)
+    return labels.view(np.int32).reshape(described.shape), counts.view(np.int32).reshape(described.shape[:2])
+
+
+def _image(image: NDArray[Any], options: Options) -> Any:
     shape = image.shape if options.classes is None else (image.shape[0], options.classes, *image.shape[2:])
     stride = [s // image.itemsize for s in image.strides]
     if options.classes is not None:
         stride[1] = 0
-    rows = None if isinstance(options.spacing, tuple) else np.ascontiguousarray(options.spacing, np.float64)
-    if rows is None:
-        spacing = problems.Spacing(options.spacing)
-    else:
-        spacing = problems.Spacing(None, rows.ctypes.data, len(rows))
-    element = np.dtype("uint16" if options.out == "bfloat16" else options.out)
-    out, out_guard = _guarded(element.itemsize * int(np.prod(shape)))
-    problem = problems.Problem(
-        problems.Image(
-            image.ctypes.data,
-            DTYPES[options.dtype or image.dtype.name],
-            shape,
-            tuple(stride),
-            options.rule,
-            options.threshold,
-        ),
-        dims,
-        spacing,
-        options.signed,
-        options.squared,
-        options.closed,
-        out.ctypes.data,
-        0 if extrema is None else extrema.ctypes.data,
-        DTYPES[options.out],
-    )
-    plan = plans.plan(problem, options.device, options.max_blocks, options.solver, options.fused)
-    scratch, scratch_guard = _guarded(plan.scratch_bytes)
+    dtype = DTYPES[options.dtype or image.dtype.name]
+    return problems.Image(image.ctypes.data, dtype, shape, tuple(stride), options.rule, options.threshold)
+
+
+def _spacing(options: Options) -> Any:
+    """On the host, or rows in memory, which must be float64 already."""
+    if isinstance(options.spacing, tuple):
+        return problems.Spacing(options.spacing)
+    assert options.spacing.dtype == np.float64
+    assert options.spacing.flags.c_contiguous
+    return problems.Spacing(None, options.spacing.ctypes.data, len(options.spacing))
+
+
+def _address(array: NDArray[Any] | None) -> int:
+    return 0 if array is None else array.ctypes.data
+
+
+def execute(
+    library: Library, plan: Any, image: Any, spacing: int, element: int, second: int = 0, extrema: int = 0
+) -> tuple[Bytes, Bytes]:
+    """Run a plan; memory around its results and its scratch is checked.
+
+    The first result has ``element`` bytes for each voxel; the second one has ``second`` bytes in all, or lies at
+    the address ``extrema``.
+    """
+    sizes = (element * int(np.prod(image.shape)), second, plan.scratch_bytes)
+    (out, *guards), (also, *also_guards), (scratch, *scratch_guards) = (_guarded(size) for size in sizes)
     for launch in plan.bind(
-        image.ctypes.data, spacing.data, out.ctypes.data, scratch.ctypes.data, problem.extrema
+        image.data, spacing, out.ctypes.data, scratch.ctypes.data, also.ctypes.data if second else extrema
     ):
         library.launch(launch)
-    assert (out_guard[0] == GARBAGE).all(), "written before the output"
-    assert (out_guard[1] == GARBAGE).all(), "written past the output"
-    assert (scratch_guard[0] == GARBAGE).all(), "written before the scratch memory"
-    assert (scratch_guard[1] == GARBAGE).all(), "written past the scratch memory"
-    return out.view(element).reshape(shape)
+    for name, sides in (("result", guards), ("second result", also_guards), ("scratch", scratch_guards)):
+        for where, guard in zip(("before", "past"), sides, strict=True):
+            assert (guard == GARBAGE).all(), f"written {where} the {name}"
+    return out, also
 
 
-def _guarded(size: int, to: int = 256) -> tuple[Bytes, tuple[Bytes, Bytes]]:
+def _guarded(size: int, to: int = 256) -> tuple[Bytes, Bytes, Bytes]:
     """Memory full of garbage, aligned as an allocator on a device does, and what lies on both sides of it."""
     memory = np.full(size + 3 * to, GARBAGE, np.uint8)
     start = to + -memory.ctypes.data % to
-    return memory[start : start + size], (memory[:start], memory[start + size :])
+    return memory[start : start + size], memory[:start], memory[start + size :]
 
 
 def as_image(mask: NDArray[Any]) -> NDArray[Any]:

@@ -6,7 +6,9 @@
 #include <string>
 #include <utility>
 
+#include "../dtk/label.cuh"
 #include "../dtk/lines.cuh"
+#include "../dtk/nearest.cuh"
 #include "../dtk/packed.cuh"
 #include "../dtk/parabolas.cuh"
 #include "../dtk/receivers.cuh"
@@ -79,6 +81,17 @@ const Kernel kTable[] = {
     DTK_KERNEL(PackedSlices, dtk::packed_slices<uint8_t, true>),
     DTK_KERNEL(PackedSlices, dtk::packed_slices<uint16_t, false>),
     DTK_KERNEL(PackedSlices, dtk::packed_slices<uint16_t, true>),
+    DTK_KERNEL(NearestRows, dtk::nearest_rows<uint16_t>),
+    DTK_KERNEL(NearestLines, dtk::nearest_lines<dtk::Keyed, false>),
+    DTK_KERNEL(NearestLines, dtk::nearest_lines<dtk::Exact, false>),
+    DTK_KERNEL(NearestLines, dtk::nearest_lines<dtk::Exact, true>),
+    DTK_KERNEL(NearestLines, dtk::nearest_lines<dtk::Rounded, false>),
+    DTK_KERNEL(NearestLines, dtk::nearest_lines<dtk::Rounded, true>),
+    DTK_KERNEL(Label, dtk::label_rows<uint32_t>),
+    DTK_KERNEL(Label, dtk::label_unite<uint32_t>),
+    DTK_KERNEL(Label, dtk::label_roots<uint32_t>),
+    DTK_KERNEL(Label, dtk::label_count<uint32_t>),
+    DTK_KERNEL(Label, dtk::label_write<uint32_t>),
     DTK_KERNEL(Parabolas, dtk::parabolas<float, true>),
     DTK_KERNEL(Parabolas, dtk::parabolas<float, false>),
     DTK_KERNEL(Parabolas, dtk::parabolas<double, true>),

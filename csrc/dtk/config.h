@@ -61,6 +61,14 @@ __device__ inline float inverse_root(float x) {
 }  // namespace dtk
 #endif
 
+#if defined(__CUDACC__)
+// A load that may meet other threads' atomics; the emulator has its own.
+template <typename T>
+__device__ inline T dtk_load_relaxed(const T* address) {
+  return *static_cast<const volatile T*>(address);
+}
+#endif
+
 #if !defined(DTK_INLINE)
 #define DTK_INLINE DTK_HOST_DEVICE inline
 #endif

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from ..plans.launch import DeviceProperties, Launch
-from ..problem import EnvelopeProblem, Problem
+from ..problem import EnvelopeProblem, LabelProblem, NearestProblem, Problem
 from .cpu import _C
 from .gpu import Gpu
 
@@ -54,6 +54,22 @@ def _gpu(device: torch.device) -> Gpu:
 def run(problem: Problem, source: torch.Tensor, rows: torch.Tensor | None, out: torch.Tensor) -> None:
     """Launch the plan on torch's current stream."""
     _gpu(source.device).run(problem)
+
+
+def nearest(
+    problem: NearestProblem,
+    source: torch.Tensor,
+    rows: torch.Tensor | None,
+    distance: torch.Tensor,
+    index: torch.Tensor,
+) -> None:
+    """The same for a feature transform."""
+    _gpu(source.device).nearest(problem)
+
+
+def label(problem: LabelProblem, source: torch.Tensor, labels: torch.Tensor, count: torch.Tensor) -> None:
+    """The same for a labelling."""
+    _gpu(source.device).label(problem)
 
 
 def envelope(

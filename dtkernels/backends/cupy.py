@@ -30,7 +30,7 @@ import numpy as np
 import torch
 
 from ..plans.launch import STATIC_SHARED, DeviceProperties, Launch
-from ..problem import EnvelopeProblem, Problem
+from ..problem import EnvelopeProblem, LabelProblem, NearestProblem, Problem
 from .gpu import Gpu
 
 if TYPE_CHECKING:
@@ -59,6 +59,24 @@ def run(problem: Problem, source: torch.Tensor, rows: torch.Tensor | None, out: 
     """Launch the plan on torch's current stream, whatever device is current."""
     with _gpu(source.device) as gpu:
         gpu.run(problem)
+
+
+def nearest(
+    problem: NearestProblem,
+    source: torch.Tensor,
+    rows: torch.Tensor | None,
+    distance: torch.Tensor,
+    index: torch.Tensor,
+) -> None:
+    """The same for a feature transform."""
+    with _gpu(source.device) as gpu:
+        gpu.nearest(problem)
+
+
+def label(problem: LabelProblem, source: torch.Tensor, labels: torch.Tensor, count: torch.Tensor) -> None:
+    """The same for a labelling."""
+    with _gpu(source.device) as gpu:
+        gpu.label(problem)
 
 
 def envelope(

@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 import torch
 
-from ..plans import envelope, transform
+from ..plans import envelope, label, nearest, transform
 from ..plans.launch import DeviceProperties, Launch, Plan
-from ..problem import EnvelopeProblem, Problem
+from ..problem import EnvelopeProblem, LabelProblem, NearestProblem, Problem
 
 
 class Gpu(NamedTuple):
@@ -23,6 +23,15 @@ class Gpu(NamedTuple):
         """Queue a distance transform."""
         plan = transform.plan(problem, self.properties)
         self._queue(plan, problem.image.data, problem.spacing.data, problem.out, problem.extrema)
+
+    def nearest(self, problem: NearestProblem) -> None:
+        """Queue a feature transform."""
+        plan = nearest.plan(problem, self.properties)
+        self._queue(plan, problem.image.data, problem.spacing.data, problem.distances, problem.indices)
+
+    def label(self, problem: LabelProblem) -> None:
+        """Queue a labelling."""
+        self._queue(label.plan(problem, self.properties), problem.image.data, 0, problem.labels, problem.counts)
 
     def envelope(self, problem: EnvelopeProblem) -> None:
         """Queue an envelope."""

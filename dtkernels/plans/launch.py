@@ -122,6 +122,22 @@ def check_options(image: Image, spacing: Spacing, max_blocks: int | None) -> Non
         raise ValueError(f"image: expected sides of at most {MAX_SIDE}, got {image.shape[2:]}")
 
 
+def best_lanes(sizes: dict[int, int], lines: int, groups: int, limit: int, device: DeviceProperties) -> int | None:
+    """How many whole lines a tile should have, of those in ``sizes`` (lanes to bytes); None where none fits.
+
+    As many as coalesced access likes, but two tiles must share a multiprocessor, so that one loads while the
+    other computes, and there should be a tile for every multiprocessor; below 8 lanes (a sector of 32 bytes) only
+    where nothing else fits.
+    """
+    fitting = [lanes for lanes in sorted(sizes, reverse=True) if sizes[lanes] <= limit]
+    if not fitting:
+        return None
+    wide = [lanes for lanes in fitting if lanes >= min(8, max(sizes))] or fitting[:1]
+    paired = [lanes for lanes in wide if 2 * sizes[lanes] <= device.shared_per_block_optin] or wide[-1:]
+    enough = [lanes for lanes in paired if groups * (lines // lanes) >= device.multiprocessors]
+    return enough[0] if enough else paired[-1]
+
+
 def align(size: int, to: int = ALIGNMENT) -> int:
     """The next multiple."""
     return -(-size // to) * to

@@ -27,6 +27,7 @@ from .launch import (
     Plan,
     Step,
     align,
+    best_lanes,
     check_options,
     float32,
     image_bytes,
@@ -478,12 +479,7 @@ def _slice(sides: list[int], slices: int, device: DeviceProperties) -> Slice:
 
 
 def _tile(n: int, lines: int, groups: int, last: bool, solver: str, device: DeviceProperties) -> Tile | None:
-    """Lanes, threads and layout of the tiles of a pass along lines of length ``n``; None where none fits.
-
-    As many lanes as coalesced access likes (32), but two tiles must share a multiprocessor, so that one loads
-    while the other computes, and there should be a tile for every multiprocessor; below 8 lanes (a sector of
-    32 bytes) only where nothing else fits.
-    """
+    """Lanes, threads and layout of the tiles of a pass along lines of length ``n``; None where none fits."""
     most = min(32, 1 << (lines - 1).bit_length())
     strips = -(-n // STRIP)
     if solver == "strips":  # a thread for every strip: blocks of 512, of 1,024 only for the sake of 8 lanes
@@ -496,13 +492,10 @@ def _tile(n: int, lines: int, groups: int, last: bool, solver: str, device: Devi
 
     per_multiprocessor = device.shared_per_block_optin  # short by the kilobyte that each block costs
     limit = device.shared_per_block_optin - STATIC_SHARED - 1024 * _BYTES_PER_THREAD[solver]
-    fitting = [lanes for lanes, layout in layouts.items() if layout.bytes <= limit]
-    if not fitting:
+    sizes = {lanes: layout.bytes for lanes, layout in layouts.items()}
+    lanes = best_lanes(sizes, lines, groups, limit, device)
+    if lanes is None:
         return None
-    wide = [lanes for lanes in fitting if lanes >= min(8, most)] or fitting[:1]
-    paired = [lanes for lanes in wide if 2 * layouts[lanes].bytes <= per_multiprocessor] or wide[-1:]
-    enough = [lanes for lanes in paired if groups * (lines // lanes) >= device.multiprocessors]
-    lanes = enough[0] if enough else paired[-1]
     layout = layouts[lanes]
     if solver == "strips":
         return layout._replace(threads=align(strips * lanes, 32))

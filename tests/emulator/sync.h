@@ -200,6 +200,16 @@ inline T atomicCAS(T* address, dtk_emulator::same<T> expected, dtk_emulator::sam
   return found;
 }
 
+// A relaxed load of one word that atomics may change meanwhile, as in csrc/dtk/config.h.
+template <typename T>
+inline T dtk_load_relaxed(const T* address, dtk_emulator::Location where = {}) {
+  dtk_emulator::atomic_begin(address, sizeof(T), where);
+  T value;
+  __atomic_load(address, &value, __ATOMIC_RELAXED);
+  dtk_emulator::atomic_end(false);
+  return value;
+}
+
 inline void __threadfence(dtk_emulator::Location where = {}) { dtk_emulator::fence(where); }
 inline void __threadfence_block(dtk_emulator::Location where = {}) { dtk_emulator::fence(where); }
 inline void __threadfence_system(dtk_emulator::Location where = {}) { dtk_emulator::fence(where); }
