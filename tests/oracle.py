@@ -68,6 +68,28 @@ def scipy_squared(op: str, mask: ArrayLike) -> Array:
     return (offsets.astype(np.int64) ** 2).sum(axis=0).astype(np.float64)
 
 
+def nearest_index(mask: ArrayLike, spacing: Sequence[float] | None = None) -> NDArray[np.int64]:
+    """Position of the nearest zero of each voxel, the lowest of several, -1 without any: O(N^2), from all pairs.
+
+    Without ``spacing`` in integers. Otherwise in float64, which must hold every square exactly.
+    """
+    inside = np.asarray(mask) != 0
+    sites, flat = np.argwhere(~inside), np.flatnonzero(~inside)  # in raster order; argmin takes the first
+    result = np.full(inside.size, -1)
+    if len(sites) == 0:
+        return result.reshape(inside.shape)
+    scale = np.ones(inside.ndim, np.int64) if spacing is None else np.asarray(spacing, np.float64)
+    voxels, sites = np.argwhere(np.ones_like(inside)) * scale, sites * scale
+    rows = max(1, PAIRS // len(sites))
+    for i in range(0, len(voxels), rows):
+        square = np.zeros((len(voxels[i : i + rows]), len(sites)), scale.dtype)
+        for p, q in zip(voxels[i : i + rows].T, sites.T, strict=True):
+            difference = np.subtract.outer(p, q)
+            square += difference * difference
+        result[i : i + rows] = flat[square.argmin(axis=1)]
+    return result.reshape(inside.shape)
+
+
 def root(square: Array) -> Array:
     """Signed square root."""
     return np.copysign(np.sqrt(np.abs(square)), square)

@@ -42,6 +42,8 @@ CACHES = (backend._cupy, backend._obstacle, backend._properties, backend._binary
 SCAN = "dtk::scan<uint8_t>"
 LINES = "dtk::lines<int32_t, true, uint16_t, dtk::Strips, false>"
 FLOAT_LINES = "dtk::lines<float, true, uint16_t, dtk::Strips, false>"
+NEAREST = "dtk::nearest_lines<dtk::Rounded, false>"
+LABEL = ["dtk::label_unite<uint32_t>", "dtk::label_roots<uint32_t>"]
 
 emulated = pytest.mark.skipif(build.compiler() is None, reason="the emulator needs a C++ compiler")
 compiled = pytest.mark.skipif(
@@ -283,6 +285,52 @@ def test_same_as_the_cpu_backend(fake: FakeCuPy, shape: tuple[int, ...], op: str
                 else:
                     assert torch.equal(actual, expected), (density, spacing, border)
     assert fake.launches
+
+
+@emulated
+@compiled
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_nearest_as_on_the_cpu_backend(fake: FakeCuPy, shape: tuple[int, ...]) -> None:
+    """The same voxels, at any spacing, and of this backend's own transform the distances, bit for bit."""
+    per_sample = torch.tensor([[1.0, 2.0, 0.3], [0.7, 0.7, 0.7]], dtype=torch.float64)[:, : len(shape)]
+    for density in (0.05, 0.7, 0.99, 1.0):
+        mask = mask_of((2, 2, *shape), density)
+        for spacing in (None, (2.5,) * len(shape), (1.0, 0.7, 3.3)[: len(shape)], per_sample):
+            distance, index = dtk.nearest(mask, spacing, spatial_dims=len(shape), backend="cupy")
+            expected = dtk.nearest(mask, spacing, spatial_dims=len(shape), backend="cpu")
+            assert torch.equal(index, expected[1]), (density, spacing)
+            own = dtk.edt(mask, spacing, spatial_dims=len(shape), backend="cupy")
+            assert torch.equal(distance, own), (density, spacing)
+    assert fake.launches
+
+
+@emulated
+@pytest.mark.parametrize("spacing", [(0.7, 1.3, 0.9), (0.3, 0.7, 0.7), (1e-3, 1.0, 1e3), (5.0, 0.1, 0.1)], ids=str)
+def test_nearest_at_rounded_spacing(use: Use, library: Library, spacing: tuple[float, ...]) -> None:
+    """Ties among rounded squares, on every kind of tile: those of a search over all candidates."""
+    for properties in (H200, TINY):
+        use(library, properties)
+        for shape in ((130,), (60, 44), (11, 26, 18), (64, 3, 17), (2, 700)):
+            lattice = torch.ones(shape, dtype=torch.bool)
+            lattice[tuple(slice(1 % n, None, 4) for n in shape)] = False
+            for mask in (lattice, mask_of(shape, 0.9), mask_of(shape, 0.995)):
+                index = dtk.nearest(mask, spacing[-len(shape) :], backend="cupy")[1]
+                assert torch.equal(index, dtk.nearest(mask, spacing[-len(shape) :], backend="reference")[1])
+
+
+@emulated
+@compiled
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_label_as_on_the_cpu_backend(fake: FakeCuPy, shape: tuple[int, ...]) -> None:
+    for density in (0.0, 0.3, 0.6, 0.95):
+        mask = mask_of((2, 2, *shape), density).transpose(0, 1)
+        for connectivity in range(1, len(shape) + 1):
+            options: Any = {"connectivity": connectivity, "spatial_dims": len(shape)}
+            for actual, expected in zip(
+                dtk.label(mask, backend="cupy", **options), dtk.label(mask, backend="cpu", **options), strict=True
+            ):
+                assert torch.equal(actual, expected)
+    assert {launch.kernel.partition("<")[0] for launch, _, _ in fake.launches} >= {"dtk::label_rows"}
 
 
 @emulated
@@ -814,7 +862,7 @@ def test_nvrtc_compiles_every_kernel(nvrtc: Any, library: Library, expression: s
 
 @emulated
 @pytest.mark.parametrize("architecture", [75, 100, 120])
-@pytest.mark.parametrize("expression", [SCAN, LINES, FLOAT_LINES])
+@pytest.mark.parametrize("expression", [SCAN, LINES, FLOAT_LINES, NEAREST, *LABEL])
 def test_nvrtc_compiles_for(nvrtc: Any, library: Library, expression: str, architecture: int) -> None:
     if architecture not in nvrtc.getSupportedArchs():
         pytest.skip(f"NVRTC {nvrtc.getVersion()} does not know sm_{architecture}")
@@ -823,7 +871,7 @@ def test_nvrtc_compiles_for(nvrtc: Any, library: Library, expression: str, archi
 
 
 @emulated
-@pytest.mark.parametrize("expression", [SCAN, FLOAT_LINES])
+@pytest.mark.parametrize("expression", [SCAN, FLOAT_LINES, NEAREST])
 def test_no_flush_to_zero_and_no_contraction(nvrtc: Any, library: Library, expression: str) -> None:
     """The code rounds as the other backends do: subnormal numbers count, and no product is fused with a sum."""
     ptx = backend._binary(expression, library.kernels()[expression], "compute_90").image.decode()

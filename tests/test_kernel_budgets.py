@@ -31,6 +31,8 @@ from dtkernels.plans.transform import plan  # noqa: E402
 # multiprocessor over the budget are the threads that can be resident.
 BUDGETS = {
     "scan": 80, "scan_long": 48, "lines": 64, "packed_slices": 64, "slices": 64, "parabolas": 64, "receivers": 40,
+    "nearest_rows": 80, "nearest_lines": 64,
+    "label_rows": 80, "label_unite": 64, "label_roots": 48, "label_count": 48, "label_write": 48,
 }  # fmt: skip
 
 
@@ -44,9 +46,7 @@ def test_registers_and_spills(tmp_path: Path, architecture: str) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     report = re.compile(
-        r"Compiling entry function '_ZN3dtk\d+(?P<kernel>scan_long|"
-        + "|".join(BUDGETS)
-        + r")I(?P<instance>\w+?)Ev.*?"
+        rf"Compiling entry function '_ZN3dtk\d+(?P<kernel>{'|'.join(BUDGETS)})I(?P<instance>\w+?)Ev.*?"
         r"(?P<stack>\d+) bytes stack frame, (?P<stores>\d+) bytes spill stores, "
         r"(?P<loads>\d+) bytes spill loads.*?Used (?P<registers>\d+) registers"
         r"(?:[^\n]*?(?P<shared>\d+) bytes smem)?",

@@ -14,10 +14,11 @@ import pytest
 from emulated import SOURCES, Library
 from emulator import build
 
+from dtkernels.plans import label, nearest
 from dtkernels.plans import transform as plans
 from dtkernels.plans.launch import STATIC_SHARED, DeviceProperties, Step
 from dtkernels.plans.transform import plan
-from dtkernels.problem import DType, Image, Problem, Rule, Spacing
+from dtkernels.problem import DType, Image, LabelProblem, NearestProblem, Problem, Rule, Spacing
 
 DEVICES = {
     "T4": DeviceProperties(40, 64 << 10, 7, 5),
@@ -392,6 +393,15 @@ def test_parameters_have_the_size_of_their_structs() -> None:
             for launch in the_plan.bind(1, 2, 3, 4):
                 assert sizes[launch.kernel] == len(launch.params)
                 asked.add(launch.kernel)
+    for shape, spacing, device in itertools.product(SHAPES, [*spacings, Spacing(None, 8, 1)], (H200, tiny)):
+        image = problem(shape).image
+        for other in (
+            nearest.plan(NearestProblem(image, 3, spacing, 128, 256), device),
+            label.plan(LabelProblem(image, 1, 128, 256), device),
+        ):
+            for launch in other.bind(1, 2, 3, 4, 5):
+                assert sizes[launch.kernel] == len(launch.params)
+                asked.add(launch.kernel)
     others = {name for name in sizes if "parabolas" in name or "receivers" in name}  # test_envelope_emulated.py
     assert asked == set(sizes) - others
 
@@ -413,6 +423,8 @@ def test_constants_agree_with_the_sources() -> None:
         if plans._BYTES_PER_THREAD[solver] == 0:
             assert "kBytesPerThread = 0;" in text
     assert "kBytesPerThread = 6;" in (csrc / "dtk/divide.cuh").read_text()
+    assert f"kChunkLog2 = {label.CHUNK.bit_length() - 1};" in (csrc / "dtk/label.cuh").read_text()
+    assert f"kShift = {nearest.STRIP.bit_length() - 1};" in (csrc / "dtk/argmin.cuh").read_text()
     strips = (csrc / "dtk/strips.cuh").read_text()
     assert f"kShift = {plans.STRIP.bit_length() - 1};" in strips
     packed = (csrc / "dtk/packed.cuh").read_text()
