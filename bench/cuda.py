@@ -10,6 +10,7 @@ import argparse
 import importlib.util
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,8 +23,9 @@ from dtkernels import losses
 
 from . import masks, measure
 
-# One uint8 in, one float32 out: what any transform must move.
+# One uint8 in, one float32 out: what any transform must move; a position of eight bytes besides; an int32.
 FLOOR_BYTES = 5
+OPERATOR_BYTES = {"nearest": 13, "label": 5}
 
 
 class Case(NamedTuple):
@@ -154,6 +156,76 @@ def cupy_transform(case: Case, inputs: list[torch.Tensor]) -> Callable[[int], An
     return run
 
 
+def operator_cases(quick: bool) -> Iterator[Case]:
+    for kind in ("organ", "ellipsoids", "noise"):
+        yield Case(kind, (128, 128, 128), 16)
+    yield Case("organ", (256, 256, 256), 1)
+    yield Case("organ", (35, 51, 35), 64)
+    yield Case("organ", (1024, 1024), 256)
+    if not quick:
+        yield Case("organ", (128, 128, 128), 16, spacing=(3.0, 0.8, 0.8))
+        for kind in masks.KINDS:
+            yield Case(kind, (256, 256, 256), 2)
+
+
+def operator_row(operator: str, case: Case, bandwidth: float, repeats: int) -> dict[str, Any]:
+    """The feature transform or the labelling of one case, and CuPy's, image by image."""
+    inputs, dims = rotating_inputs(case), len(case.shape)
+
+    def ours(i: int) -> None:
+        mask = inputs[i % len(inputs)]
+        if operator == "nearest":
+            dtk.nearest(mask, case.spacing, spatial_dims=dims)
+        else:
+            dtk.label(mask, spatial_dims=dims, connectivity=dims)
+
+    sample = event_seconds(ours, repeats)
+    floor = OPERATOR_BYTES[operator] * inputs[0].numel() / bandwidth
+    row = {
+        "mask": case.kind,
+        "shape": list(case.shape),
+        "batch": case.batch,
+        "operator": operator,
+        "spacing": list(case.spacing) if case.spacing else None,
+        "microseconds": sample.median * 1e6,
+        "microseconds_graph": replay(lambda: ours(0)).median * 1e6,
+        "spread": sample.spread,
+        "floor_microseconds": floor * 1e6,
+        "times_floor": sample.median / floor,
+    }
+    try:
+        peer = cupy_operator(operator, case, inputs)
+        if peer is not None:
+            peer_sample = event_seconds(peer, min(repeats, 10))
+            row["cupy_microseconds"] = peer_sample.median * 1e6
+            row["cupy_over_ours"] = peer_sample.median / sample.median
+    except Exception as error:  # a peer that fails costs its own number, not ours
+        row["cupy_error"] = f"{type(error).__name__}: {error}"
+    return row
+
+
+def cupy_operator(operator: str, case: Case, inputs: list[torch.Tensor]) -> Callable[[int], Any] | None:
+    """CuPy's indices of the transform, or its labels, in a loop over images."""
+    if importlib.util.find_spec("cupy") is None or (operator == "nearest" and max(case.shape) > 1280):
+        return None
+    import cupy
+    from cupyx.scipy import ndimage
+
+    structure = cupy.ones((3,) * len(case.shape))
+
+    def run(i: int) -> None:
+        with cupy.cuda.ExternalStream(torch.cuda.current_stream().cuda_stream):
+            for image in cupy.from_dlpack(inputs[i % len(inputs)]):
+                if operator == "nearest":
+                    ndimage.distance_transform_edt(
+                        image, sampling=case.spacing, return_indices=True, float64_distances=False
+                    )
+                else:
+                    ndimage.label(image, structure)
+
+    return run
+
+
 def loss_rows(repeats: int) -> Iterator[dict[str, Any]]:
     """Hausdorff loss, forward and backward, on (4, 2, 128, 128, 128) against MONAI's losses."""
     labels = torch.stack([torch.from_numpy(masks.make("organ", (128,) * 3, seed=i)) for i in range(4)]).cuda()[
@@ -196,7 +268,8 @@ def main() -> int:
     if absent:
         console.print(f"peers that are not installed and so not measured: {', '.join(absent)}")
 
-    table = Table(title=f"{torch.cuda.get_device_name()}; floor: {FLOOR_BYTES} bytes per voxel at copy bandwidth")
+    title = f"{torch.cuda.get_device_name()}; floor: {FLOOR_BYTES} bytes per voxel (nearest: 13) at copy bandwidth"
+    table = Table(title=title)
     for column in ("mask", "operator", "us", "us in a graph", "floor us", "x floor", "CuPy / ours"):
         table.add_column(column, justify="left" if column in ("mask", "operator") else "right")
     record: dict[str, Any] = {
@@ -212,8 +285,11 @@ def main() -> int:
         if arguments.save:
             measure.save(arguments.save, record)
 
-    for case in cases(arguments.quick):
-        row = run_case(case, bandwidth, arguments.repeats)
+    work = [(case, partial(run_case, case)) for case in cases(arguments.quick)]
+    for operator in OPERATOR_BYTES:
+        work += [(case, partial(operator_row, operator, case)) for case in operator_cases(arguments.quick)]
+    for case, measured in work:
+        row = measured(bandwidth, arguments.repeats)
         keep("rows", row)
         table.add_row(
             f"{case.batch} x {case.kind} {' x '.join(map(str, case.shape))}",

@@ -66,6 +66,8 @@ def make_environment() -> str:
 # What behaves differently on a GPU; the emulator, the demo and the packaging do not.
 SUITES = (
     "transform",
+    "nearest",
+    "label",
     "properties",
     "inputs",
     "torch_integration",
@@ -117,7 +119,7 @@ def steps(python: str, backends: list[str], benchmark: Path) -> list[Step]:
     result.append(Step("benchmark", [python, "-m", "bench.cuda", "--quick", "--save", str(benchmark)], 150))
     for name in backends:
         if name != "cuda":
-            result.append(Step(f"tests on {name}", [*suite, name, "tests/test_transform.py"], 90))
+            result.append(Step(f"tests on {name}", [*suite, name, *files[:3]], 90))
     sanitizer = shutil.which("compute-sanitizer") or "compute-sanitizer"
     for tool in ("memcheck", "racecheck", "initcheck", "synccheck"):
         command = [sanitizer, "--tool", tool, "--error-exitcode", "9"]

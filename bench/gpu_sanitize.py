@@ -49,7 +49,16 @@ def main() -> int:
         got = dtk.labels_sdf(labels.cuda(), 3, rows.cuda(), spatial_dims=dims).cpu()
         expected = dtk.labels_sdf(labels, 3, rows, spatial_dims=dims)
         wrong += not torch.allclose(got, expected, rtol=1e-6, atol=0)
-    print(f"{len(SHAPES) * 7} transforms, {wrong} wrong")
+        mask = probabilities > 0.1
+        for given in (None, spacing, rows):
+            on_gpu = given.cuda() if isinstance(given, torch.Tensor) else given
+            got = dtk.nearest(mask.cuda(), on_gpu, spatial_dims=dims)[1].cpu()
+            wrong += not torch.equal(got, dtk.nearest(mask, given, spatial_dims=dims)[1])
+        for connectivity in range(1, dims + 1):
+            options = {"connectivity": connectivity, "spatial_dims": dims}
+            got = dtk.label((probabilities > 0.6).cuda(), **options)[0].cpu()
+            wrong += not torch.equal(got, dtk.label(probabilities > 0.6, **options)[0])
+    print(f"{len(SHAPES)} shapes, {wrong} wrong results")
     return 1 if wrong else 0
 
 

@@ -342,9 +342,10 @@ def label(
 ) -> tuple[Tensor, Tensor]:
     """Connected components of the foreground, numbered per image.
 
-    On CPU tensors only, so far. Two foreground voxels are neighbours if they differ by at most 1 in each
-    coordinate, and in at most ``connectivity`` coordinates: 1 is 4 neighbours in 2-D and 6 in 3-D, 2 is 8 and
-    18, 3 is 26 (``scipy.ndimage.generate_binary_structure``).
+    Two foreground voxels are neighbours if they differ by at most 1 in each coordinate, and in at most
+    ``connectivity`` coordinates: 1 is 4 neighbours in 2-D and 6 in 3-D, 2 is 8 and 18, 3 is 26
+    (``scipy.ndimage.generate_binary_structure``). On a GPU nothing is read back to the host, and parents of
+    the union-find lie in the result, so that little other memory is needed.
 
     Args:
         mask: as in :func:`edt`.
@@ -362,11 +363,13 @@ def label(
     Raises:
         TypeError: as :func:`edt`, or ``connectivity`` is no int.
         ValueError: as :func:`edt`, ``connectivity`` out of range, or more than 2^31 - 1 runs of foreground along
-            the last axis of an image.
+            the last axis of an image; on a GPU, where they are not counted first, an image of 2^32 voxels or more.
         RuntimeError: as :func:`edt`.
 
     References:
         He, Chao & Suzuki, A Run-Based Two-Scan Labeling Algorithm, IEEE Transactions on Image Processing 17, 2008.
+        On GPUs: Playne & Hawick, A New Algorithm for Parallel Connected-Component Labelling on GPUs, IEEE TPDS 29,
+        2018.
 
     >>> import torch, dtkernels as dtk
     >>> mask = torch.tensor([[1, 0, 1], [0, 1, 0]])

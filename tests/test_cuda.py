@@ -38,15 +38,60 @@ def test_many_slices(
         torch.testing.assert_close(got, expected, rtol=1e-6, atol=0)
 
 
+@pytest.mark.parametrize(
+    "shape", [(4, 2, 17, 19, 33), (1, 1, 300, 9, 13), (2, 1, 128, 128, 128), (3, 1, 1500, 1100)]
+)
+def test_positions_and_labels(shape: tuple[int, ...]) -> None:
+    """Thousands of blocks at once: ties and unions are decided as on the CPU."""
+    dims = len(shape) - 2
+    noise = torch.rand(shape, generator=torch.Generator().manual_seed(2))
+    rows = torch.rand(shape[0], dims, generator=torch.Generator().manual_seed(3)) + 0.5
+    rows[0] = 0.7
+    for mask in (noise > 0.001, noise > 0.5):
+        for spacing in (None, (3.0, 0.8, 0.7)[:dims], rows):
+            on_gpu = spacing.cuda() if isinstance(spacing, torch.Tensor) else spacing
+            distance, index = dtk.nearest(mask.cuda(), on_gpu, spatial_dims=dims)
+            assert torch.equal(index.cpu(), dtk.nearest(mask, spacing, spatial_dims=dims)[1])
+            assert torch.equal(distance, dtk.edt(mask.cuda(), on_gpu, spatial_dims=dims))
+    for density in (0.02, 0.25, 0.31, 0.5, 0.6, 0.99):
+        for connectivity in range(1, dims + 1):
+            options: Any = {"spatial_dims": dims, "connectivity": connectivity}
+            got = dtk.label((noise < density).cuda(), **options)
+            expected = dtk.label(noise < density, **options)
+            assert torch.equal(got[0].cpu(), expected[0])
+            assert torch.equal(got[1].cpu(), expected[1])
+
+
+def test_labels_do_not_depend_on_the_order_of_unions() -> None:
+    """The worst case for lock-free unions, again and again: one component of long thin chains."""
+    side = 1023
+    comb = torch.zeros(side, side, dtype=torch.bool)
+    comb[:, ::2] = True
+    comb[-1] = True
+    snake = torch.zeros(side, side, dtype=torch.bool)
+    snake[::2] = True
+    snake[1::4, -1] = snake[3::4, 0] = True
+    masks = torch.stack([comb, comb.flip(0), snake, snake.T]).cuda()
+    for _ in range(50):
+        labels, count = dtk.label(masks, spatial_dims=2)
+        assert (count == 1).all().item()
+        assert torch.equal(labels, masks.int())
+
+
 def test_no_host_synchronisation(mask: torch.Tensor) -> None:
     spacing = torch.tensor([[1.0, 2.0, 3.0], [1.0, 1.0, 1.0]], device="cuda")
     dtk.sdf(mask)
+    dtk.nearest(mask)
+    dtk.label(mask)
     torch.cuda.set_sync_debug_mode("error")
     try:
         dtk.sdf(mask)
         dtk.edt(mask.float(), threshold=0.5)
         dtk.sdf(mask, spacing)
         dtk.labels_sdf(mask[:, :1].long(), 2)
+        dtk.nearest(mask)
+        dtk.nearest(mask, spacing)
+        dtk.label(mask, connectivity=3)
     finally:
         torch.cuda.set_sync_debug_mode("default")
 
@@ -66,6 +111,23 @@ def test_graph_replay_follows_its_input(mask: torch.Tensor) -> None:
         mask.copy_(new)
         graph.replay()
         assert torch.equal(out.cpu(), dtk.sdf(new.cpu()))
+
+
+def test_graph_of_positions_and_labels(mask: torch.Tensor) -> None:
+    for operator in (dtk.nearest, dtk.label):
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            operator(mask)
+        torch.cuda.current_stream().wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            results = operator(mask)
+        for shift in (0, 5):
+            mask.copy_(mask.roll(shift, -1))
+            graph.replay()
+            for result, expected in zip(results, operator(mask.cpu()), strict=True):
+                assert torch.equal(result.cpu(), expected)
 
 
 def test_runs_on_the_current_stream(mask: torch.Tensor) -> None:
@@ -117,3 +179,26 @@ def test_offsets_beyond_two_to_the_31() -> None:
     expected = dtk.sdf(one)
     assert torch.equal(result[0, 0], expected)
     assert torch.equal(result[-1, 0], expected)
+
+
+def test_labels_and_positions_beyond_two_to_the_31() -> None:
+    """An image of more than 2^31 voxels: positions in unsigned words, and 64-bit ones in results."""
+    shape = (1100, 1400, 1400)
+    size = shape[0] * shape[1] * shape[2]
+    if torch.cuda.mem_get_info()[0] < size * 16:
+        pytest.skip("needs about 35 GiB of GPU memory")
+    mask = torch.zeros(shape, dtype=torch.uint8, device="cuda")
+    mask[0, 0, 0] = mask[-1, -1, -1] = 1
+    mask[500:600, 3, 5] = 1
+    labels, count = dtk.label(mask)
+    assert count.item() == 3
+    assert labels[0, 0, 0].item() == 1
+    assert labels[-1, -1, -1].item() == 3
+    assert (labels[500:600, 3, 5] == 2).all().item()
+    assert labels.count_nonzero().item() == 102
+    del labels
+    mask.fill_(1)
+    mask[-1, -1, -1] = 0
+    distance, index = dtk.nearest(mask)
+    assert index[0, 0, 0].item() == index[-1, -1, -1].item() == size - 1
+    assert distance[-1, -1, 0].item() == shape[2] - 1

@@ -7,6 +7,7 @@ import random
 import re
 import struct
 import timeit
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -395,15 +396,14 @@ def test_parameters_have_the_size_of_their_structs() -> None:
                 asked.add(launch.kernel)
     for shape, spacing, device in itertools.product(SHAPES, [*spacings, Spacing(None, 8, 1)], (H200, tiny)):
         image = problem(shape).image
-        for other in (
-            nearest.plan(NearestProblem(image, 3, spacing, 128, 256), device),
-            label.plan(LabelProblem(image, 1, 128, 256), device),
-        ):
-            for launch in other.bind(1, 2, 3, 4, 5):
-                assert sizes[launch.kernel] == len(launch.params)
-                asked.add(launch.kernel)
-    others = {name for name in sizes if "parabolas" in name or "receivers" in name}  # test_envelope_emulated.py
-    assert asked == set(sizes) - others
+        others = [nearest.plan(NearestProblem(image, 3, spacing, 128, 256), device)]
+        if prod(shape[2:]) < 2**32:
+            others.append(label.plan(LabelProblem(image, 1, 128, 256), device))
+        for launch in (launch for other in others for launch in other.bind(1, 2, 3, 4, 5)):
+            assert sizes[launch.kernel] == len(launch.params)
+            asked.add(launch.kernel)
+    elsewhere = {name for name in sizes if "parabolas" in name or "receivers" in name}  # test_envelope_emulated.py
+    assert asked == set(sizes) - elsewhere
 
 
 def test_constants_agree_with_the_sources() -> None:

@@ -822,6 +822,141 @@ bool grid_stride_state_case() {
 }
 CASE(grid_stride_state);
 
+// ---- Union-find, sums and ties: what label.cuh and argmin.cuh rest on -----------------------------------
+
+// Thread i unites the nodes in[2 i] and in[2 i + 1]; parents in `out`.
+enum class Union { right, forgets_link, reads_plainly, stores_plainly };
+
+template <Union kind>
+__device__ int root_of(int* parent, int node) {
+  for (;;) {
+    const int above =
+        kind == Union::right || kind == Union::forgets_link ? dtk_load_relaxed(parent + node) : parent[node];
+    if (above == node) return node;
+    node = above;
+  }
+}
+
+template <Union kind>
+__global__ void unite(Parameters p) {
+  int a = p.in[2 * (blockIdx.x * blockDim.x + threadIdx.x)];
+  int b = p.in[2 * (blockIdx.x * blockDim.x + threadIdx.x) + 1];
+  for (;;) {
+    a = root_of<kind>(p.out, a);
+    b = root_of<kind>(p.out, b);
+    if (a == b) return;
+    const int above = max(a, b), below = min(a, b);
+    if (kind == Union::stores_plainly) {
+      p.out[above] = below;
+      return;
+    }
+    a = atomicMin(p.out + above, below);
+    if (a == above || kind == Union::forgets_link) return;
+    b = below;
+  }
+}
+
+template <Union kind>
+bool unites() {
+  // Every node with a later one, several times over: the nodes of equal remainders by 3.
+  const int n = 1024;
+  std::vector<int> edges, parent(n);
+  for (int i = 0; i < n; ++i) parent[size_t(i)] = i;
+  for (int i = 0; i < n; ++i) {
+    edges.push_back(i);
+    edges.push_back((i + 3 * (1 + i * 7 % 40)) % (n - 1));
+  }
+  std::vector<int> expected(parent);  // serially
+  const auto find = [&](int i) {
+    while (expected[size_t(i)] != i) i = expected[size_t(i)];
+    return i;
+  };
+  for (size_t e = 0; e < edges.size(); e += 2) {
+    const int a = find(edges[e]), b = find(edges[e + 1]);
+    expected[size_t(max(a, b))] = min(a, b);
+  }
+  launch(unite<kind>, n / kThreads, kThreads, 0, Parameters{edges.data(), parent.data(), n});
+  for (int i = 0; i < n; ++i) {
+    int root = i;
+    while (parent[size_t(root)] != root) root = parent[size_t(root)];
+    if (root != find(i)) return false;
+  }
+  return true;
+}
+
+// The link that a minimum replaced is not joined again.
+template <bool BUG>
+bool union_forgets_link_case() {
+  return unites<BUG ? Union::forgets_link : Union::right>();
+}
+CASE(union_forgets_link);
+
+// Parents are read by ordinary loads, which may meet another thread's atomics.
+template <bool BUG>
+bool union_reads_plainly_case() {
+  return unites<BUG ? Union::reads_plainly : Union::right>();
+}
+CASE(union_reads_plainly);
+
+// Parents are changed by ordinary stores: of two unions at once one may be lost.
+template <bool BUG>
+bool union_stores_plainly_case() {
+  return unites<BUG ? Union::stores_plainly : Union::right>();
+}
+CASE(union_stores_plainly);
+
+// A prefix sum over a block whose warps do not wait for one another's sums.
+template <bool BUG>
+__global__ void sum_before(Parameters p) {
+  DTK_SHARED(int, sums, kThreads / 32);
+  const int lane = int(threadIdx.x % 32), warp = int(threadIdx.x / 32);
+  const int value = p.in[threadIdx.x];
+  int so_far = value;
+  for (int step = 1; step < 32; step *= 2) {
+    const int other = __shfl_up_sync(0xffffffffu, so_far, step);
+    if (lane >= step) so_far += other;
+  }
+  if (lane == 31) sums[warp] = so_far;
+  if (!BUG) __syncthreads();
+  int before = so_far - value;
+  for (int w = 0; w < warp; ++w) before += sums[w];
+  p.out[threadIdx.x] = before;
+}
+template <bool BUG>
+bool sum_without_barrier_case() {
+  std::vector<int> in(kThreads), out(in.size()), expected(in.size());
+  for (size_t i = 0; i < in.size(); ++i) in[i] = int(i * i % 17);
+  for (size_t i = 1; i < in.size(); ++i) expected[i] = expected[i - 1] + in[i - 1];
+  launch(sum_before<BUG>, 1, kThreads, 0, Parameters{in.data(), out.data(), kThreads});
+  return out == expected;
+}
+CASE(sum_without_barrier);
+
+// Of equally near sites the last is taken, not the first.
+template <bool BUG>
+__global__ void nearest_site(Parameters p) {
+  const int at = int(threadIdx.x);
+  int best = 1 << 30, site = -1;
+  for (int j = 0; j < p.n; ++j) {
+    const int cost = p.in[j] + (j - at) * (j - at);
+    if (BUG ? cost <= best : cost < best) {
+      best = cost;
+      site = j;
+    }
+  }
+  p.out[at] = site;
+}
+template <bool BUG>
+bool tie_from_last_case() {
+  std::vector<int> in(kThreads), out(in.size());
+  for (size_t i = 0; i < in.size(); ++i) in[i] = i % 4 == 0 ? 0 : 1 << 20;
+  launch(nearest_site<BUG>, 1, kThreads, 0, Parameters{in.data(), out.data(), kThreads});
+  for (int i = 0; i < kThreads - 2; ++i)
+    if (out[size_t(i)] != (i + 1) / 4 * 4) return false;
+  return true;
+}
+CASE(tie_from_last);
+
 void run(const char* name, bool (*variant)()) {
   try {
     const char* result = variant() ? "right" : "wrong";
