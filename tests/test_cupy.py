@@ -488,7 +488,7 @@ def test_stream_and_device(use: Use, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "empty", lambda *size, **how: torch.zeros(4096) if how["device"] == place else None)
     source: Any = types.SimpleNamespace(device=place)
     problem: Any = types.SimpleNamespace(
-        image=types.SimpleNamespace(data=1), spacing=types.SimpleNamespace(data=2), out=3
+        image=types.SimpleNamespace(data=1), spacing=types.SimpleNamespace(data=2), out=3, extrema=0
     )
     fake.device = 0
     backend.run(problem, source, None, torch.zeros(1))
