@@ -73,7 +73,7 @@ struct Keyed {
   // below (Squares<int32_t>::reach).
   __device__ int reach(Cost held, int length) const {
     const Cost own = held >> shift;
-    return own >= absent ? length : int(__fsqrt_rn(float(own)));
+    return own >= absent ? length : int(root_of_integer(float(own)));
   }
 };
 
@@ -93,7 +93,7 @@ struct Exact {
   __device__ Cost plain_steps(int k) const { return steps(k); }
   __device__ IntegerSteps steps_from(int k) const { return IntegerSteps(k, 0); }
   __device__ int reach(Cost own, int length) const {
-    return own >= none() ? length : int(__fsqrt_rn(float(own)));
+    return own >= none() ? length : int(root_of_integer(float(own)));
   }
   __device__ static uint32_t bits(Cost cost) { return cost; }
   __device__ static Cost tied_with(uint32_t bits) { return bits; }
