@@ -12,6 +12,7 @@
 """
 
 from .aggregates import Aggregate, aggregate
+from .components import Lesion, LesionMetrics, lesion_metrics
 from .definitions import DEFINITIONS
 from .overlap import (
     OverlapMetrics,
@@ -36,6 +37,8 @@ from .surface import SurfaceMetrics, surface_metrics
 __all__ = [
     "DEFINITIONS",
     "Aggregate",
+    "Lesion",
+    "LesionMetrics",
     "OverlapMetrics",
     "SurfaceMetrics",
     "aggregate",
@@ -46,6 +49,7 @@ __all__ = [
     "hausdorff_distance",
     "hausdorff_percentile",
     "jaccard",
+    "lesion_metrics",
     "maximum_symmetric_surface_distance",
     "normalized_surface_dice",
     "overlap_metrics",

@@ -19,6 +19,7 @@ from ..arguments import SpacingLike
 class Masks(NamedTuple):
     """Masks of all samples and classes over the memory that the user gave."""
 
+    name: str  # of the argument
     values: Tensor  # (B, K, *spatial) numbers, or (B, *spatial) labels
     classes: range | None  # the K classes of a label map
 
@@ -28,16 +29,16 @@ class Masks(NamedTuple):
         shape = tuple(self.values.shape)
         return shape if self.classes is None else (shape[0], len(self.classes), *shape[1:])
 
-    def image(self, sample: int, index: int) -> Tensor:
-        """One mask, bool ``(*spatial)``."""
+    def stored(self, sample: int, index: int) -> Tensor:
+        """One mask as it is in memory: where all bits are 0 there is background, :func:`binary` knows the rest."""
         if self.classes is None:
-            return _foreground(self.values[sample, index])
+            return self.values[sample, index]
         return self.values[sample] == self.classes[index]
 
     def all(self) -> Tensor:
         """Every mask, bool ``(B, K, *spatial)``."""
         if self.classes is None:
-            return _foreground(self.values)
+            return binary(self.name, self.values)
         classes = torch.arange(self.classes.start, self.classes.stop, device=self.values.device)
         return self.values[:, None] == classes.reshape(-1, *[1] * (self.values.ndim - 1))
 
@@ -87,7 +88,6 @@ def pair(
     pred, target = (x.detach().as_subclass(Tensor) for x in (pred, target))
     if num_classes is not None:
         return _label_maps(pred, target, dims, num_classes, include_background)
-    pred, target = _binary("pred", pred), _binary("target", target)
     if not include_background:
         if pred.ndim - dims < 2 or pred.shape[1] < 2:
             raise ValueError(
@@ -98,7 +98,7 @@ def pair(
     lead = tuple(pred.shape[: pred.ndim - dims])
     samples = lead[0] if lead else 1
     full = (samples, math.prod(lead[1:]), *spatial)
-    return Pair(Masks(pred.reshape(full), None), Masks(target.reshape(full), None), lead, dims)
+    return Pair(Masks("pred", pred.reshape(full), None), Masks("target", target.reshape(full), None), lead, dims)
 
 
 def _label_maps(pred: Tensor, target: Tensor, dims: int, num_classes: int, include_background: bool) -> Pair:
@@ -120,7 +120,7 @@ def _label_maps(pred: Tensor, target: Tensor, dims: int, num_classes: int, inclu
         raise ValueError("include_background: expected True with num_classes=1 (nothing would be left)")
     classes = range(first, num_classes)
     rows = (lead[0] if lead else 1, *pred.shape[pred.ndim - dims :])
-    maps = [Masks(x.reshape(rows), classes) for x in (pred, target)]
+    maps = [Masks(name, x.reshape(rows), classes) for name, x in (("pred", pred), ("target", target))]
     return Pair(maps[0], maps[1], (*lead[:1], len(classes)), dims)
 
 
@@ -161,19 +161,16 @@ def numbers_in(name: str, values: float | Sequence[float], high: float) -> tuple
     return result
 
 
-def _foreground(x: Tensor) -> Tensor:
-    if x.is_floating_point() and x.device.type != "cpu":
-        return x.abs() > 0  # false for NaN, which is background everywhere in this library
-    return x.bool()
-
-
-def _binary(name: str, x: Tensor) -> Tensor:
-    """Bool on CPUs, where a look at the values costs no synchronisation; as it is elsewhere.
+def binary(name: str, x: Tensor) -> Tensor:
+    """Foreground as bool; on CPUs, where a look at the values costs no synchronisation, checked to be one.
 
     Floats must be 0 and 1 (or NaN, background everywhere in this library), integers 0 and one other value.
     """
-    if x.device.type != "cpu" or x.dtype == torch.bool:
+    if x.dtype == torch.bool:
         return x
+    if x.device.type != "cpu":
+        return x.abs() > 0 if x.is_floating_point() else x.bool()  # NaN > 0 is false
+    x = x.contiguous()
     inside = x.bool()
     if x.is_floating_point():
         values: Any = x.numpy() if x.dtype in (torch.float32, torch.float64) else x

@@ -17,13 +17,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from . import surfels
+from . import masks, surfels
 from .definitions import TIE, Definition
 from .distances import Distance, neighbours
 from .masks import Pair
 from .moments import Moments
 
 Array = NDArray[Any]
+
+_BLOCK = 1 << 16  # bytes: fits the caches, and makes a call worth its while
 
 
 class _Sizes(NamedTuple):
@@ -77,12 +79,11 @@ def measure(
         row = spacing[b].tolist() if isinstance(spacing, Tensor) else spacing
         sizes = _sizes(row, images.dims) if definition.subvoxel else None
         for k in range(classes):
-            masks = [m.image(b, k).numpy() for m in (images.pred, images.target)]
-            boxes = [_box(m) for m in masks]
-            if boxes[0] is None or boxes[1] is None:
-                total[:, b, k] = [box is not None for box in boxes]
+            inside = cropped([(m.name, m.stored(b, k)) for m in (images.pred, images.target)])
+            if not all(mask.any() for mask in inside):
+                total[:, b, k] = [mask.any() for mask in inside]
                 continue
-            found = _elements([m[_hull(boxes)] for m in masks], row, definition, sizes, distance)
+            found = _elements(inside, row, definition, sizes, distance)
             for i, part in enumerate(found):
                 d2, w = part.squares.astype(np.float64), part.weights()
                 d = np.sqrt(d2)
@@ -102,51 +103,75 @@ def measure(
 def surfaces(
     masks: list[Array], spacing: list[float] | None, definition: Definition, distance: Distance
 ) -> list[Elements]:
-    """The surfaces of two masks, each with its distances to the other: inf to one that has none."""
-    boxes = [_box(m) for m in masks]
-    inside = [m[_hull(boxes)] for m in masks]
+    """The surfaces of two bool arrays, each with its distances to the other: inf to one that has none."""
+    inside = cropped([("", torch.from_numpy(mask)) for mask in masks])
     sizes = _sizes(spacing, masks[0].ndim) if definition.subvoxel else None
     return _elements(inside, spacing, definition, sizes, distance)
 
 
-def _hull(boxes: list[list[tuple[int, int]] | None]) -> tuple[slice, ...]:
-    """The box around boxes; of no voxel where there are none."""
+def cropped(stored: list[tuple[str, Tensor]]) -> list[Array]:
+    """Two masks by name, as bool within the box around both, which is of no voxel where they are empty.
+
+    The box is found in the memory as it is, read once: only what is in it is looked at as numbers.
+    """
+    boxes = [_box(_bits(mask)) for _, mask in stored]
     found = [box for box in boxes if box is not None]
-    if not found:
-        return (slice(0, 0),)
-    return tuple(slice(min(b[k][0] for b in found), max(b[k][1] for b in found)) for k in range(len(found[0])))
+    hull = tuple(
+        slice(min(box[k][0] for box in found), max(box[k][1] for box in found)) if found else slice(0, 0)
+        for k in range(stored[0][1].ndim)
+    )
+    return [masks.binary(name, mask[hull]).numpy() for name, mask in stored]
 
 
-def _box(mask: Array) -> list[tuple[int, int]] | None:
-    """First and one past the last index of the foreground along each axis; None where there is none."""
+def _bits(mask: Tensor) -> Array:
+    """The memory of a tensor as integers of the same size."""
+    sizes = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+    bits: Array = mask.view(sizes[mask.element_size()]).numpy()
+    return bits
+
+
+def _box(bits: Array) -> list[tuple[int, int]] | None:
+    """First and one past the last index of what is not 0 along each axis; None where all is."""
     box: list[tuple[int, int]] = []
-    while 0 not in mask.shape:
-        hit = np.flatnonzero(mask.reshape(len(mask), -1).any(axis=1))
-        if not len(hit):
+    while True:
+        first = _first(bits)
+        if first is None:
             return None
-        box.append((int(hit[0]), int(hit[-1]) + 1))
-        if mask.ndim == 1:
+        box.append((first, len(bits) - (_first(bits[::-1]) or 0)))
+        if bits.ndim == 1:
             return box
-        mask = np.logical_or.reduce(mask[box[-1][0] : box[-1][1]])
+        bits = np.bitwise_or.reduce(bits[slice(*box[-1])], axis=0)
+
+
+def _first(bits: Array) -> int | None:
+    """Index of the first row that is not 0, reading no further than some rows beyond it."""
+    if 0 in bits.shape:
+        return None
+    rows = -(-_BLOCK // bits[0].nbytes)
+    for start in range(0, len(bits), rows):
+        block = bits[start : start + rows]
+        hit = np.flatnonzero(np.bitwise_or.reduce(block.reshape(len(block), -1), axis=1))
+        if len(hit):
+            return start + int(hit[0])
     return None
 
 
 def _elements(
-    masks: list[Array],
+    inside: list[Array],
     spacing: list[float] | None,
     definition: Definition,
     sizes: _Sizes | None,
     distance: Distance,
 ) -> list[Elements]:
     """Both surfaces, each with its distances to the other."""
-    shape = tuple(side + 1 for side in masks[0].shape)
+    shape = tuple(side + 1 for side in inside[0].shape)
     strides = [math.prod(shape[k + 1 :]) for k in range(len(shape))]
     count, margin = math.prod(shape), sum(strides)
     steps = [sum(map(operator.mul, step, strides)) for step in neighbours(len(shape), definition.connectivity)]
     elsewhere: Array = np.empty((2, count), np.bool_)
     found: list[Array] = []
     ranks: list[Array | None] = []
-    for i, mask in enumerate(masks):
+    for i, mask in enumerate(inside):
         padded = np.zeros(margin + count + margin, np.uint8)
         padded[margin : margin + count].reshape(shape)[tuple(slice(n - 1) for n in shape)] = mask
         if sizes is None:
