@@ -66,7 +66,7 @@ def bytes_per_voxel(plan: plans.Plan, element: int) -> float:
         elif "packed_slices" in step.kernel:
             total += (1 if "uint8_t" in step.kernel else 2) + 4
         elif "slices" in step.kernel:
-            source = plans._SLICES.unpack(step.constant[-plans._SLICES.size :])[6]
+            source = plans._SLICES.unpack(step.constant[-plans._SLICES.size :])[7]
             total += _FORMAT_BYTES[source] + 4
         else:
             fields = plans._LINES.unpack(step.constant[-plans._LINES.size :])
@@ -115,7 +115,7 @@ def microseconds(work: dict[str, float], bytes_moved: float) -> tuple[float, flo
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--side", type=int, default=64)
-    parser.add_argument("--solver", choices=(*plans.SOLVERS, "packed"))
+    parser.add_argument("--solver", choices=(*plans.SOLVERS, "packed", "split"))
     parser.add_argument("--apart", action="store_true", help="a kernel for each axis")
     arguments = parser.parse_args()
     import emulated

@@ -125,3 +125,10 @@ def test_bytes_per_voxel(way: str) -> None:
     assert model.bytes_per_voxel(plan(volume, H200, **options), 1) == BYTES[way]
     tall: Any = problem((16, 1, 200, 64, 64))
     assert model.bytes_per_voxel(plan(tall, H200, **options), 1) == (9 if way != "apart" else 17)
+
+
+def test_volumes_of_256_move_nine_bytes_per_voxel() -> None:
+    volume: Any = problem((8, 1, 256, 256, 256))
+    the_plan = plan(volume, H200)
+    assert the_plan.steps[1].kernel.endswith("dtk::Strips, true>")
+    assert model.bytes_per_voxel(the_plan, 1) == 9

@@ -346,7 +346,7 @@ def test_dead_slices_and_columns(library: Library, signed: bool) -> None:
     assert all(not any(c.values()) for c in counts), counts
 
 
-@pytest.mark.parametrize("shape", [(2, 128, 128), (2, 90, 231), (2, 231, 90)])
+@pytest.mark.parametrize("shape", [(2, 128, 128), (2, 90, 231), (2, 231, 90), (2, 61, 268)])
 def test_large_slices(library: Library, shape: tuple[int, ...]) -> None:
     """Against the passes over lines, which other tests hold to brute force."""
     for mask in (masks(shape, seed=5)[name] for name in ("organ", "half", "single")):
@@ -434,7 +434,7 @@ def main(path: str) -> None:
     for seed in (0, 1):
         library.set(seed=seed, resident=2)
         for shape in ((6, 33), (9, 5, 12), (130, 2, 5), (2, 18, 36)):
-            for solver in plans.SOLVERS:
+            for solver in (*plans.SOLVERS, "packed", "split") if len(shape) > 2 else plans.SOLVERS:
                 options = [o._replace(solver=solver, closed=True, max_blocks=3) for o in BOTH]
                 check_all(library, shape, *options, only="organ half")
         for shape in ((600,), (2, 600, 3), (2, 260)):

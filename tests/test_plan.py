@@ -37,6 +37,7 @@ SHAPES = [
     (2, 2, 35, 51, 35),
     (16, 1, 128, 128, 128),
     (2, 1, 200, 64, 61),
+    (1, 1, 256, 256, 256),
     (1, 1, 512, 512, 512),
     (1, 1, 2, 1, 700),
     (1, 2, 2100, 3, 5),
@@ -189,29 +190,34 @@ def test_arithmetic(spacing: Spacing, arithmetic: str) -> None:
 def slice_fields(step: Step) -> dict[str, Any]:
     """The constants of the kernel of slices by name."""
     names = (
-        "slices group flags_offset team_offset team_bytes sites_offset source_format words z y x pitch lanes_log2 "
-        "teams team_threads out_dtype squared closed spacing_step weight_z weight_y weight_x scale plain"
+        "slices group high_offset flags_offset team_offset team_bytes sites_offset source_format words z y x "
+        "pitch lanes_log2 teams team_threads out_dtype squared closed spacing_step weight_z weight_y weight_x "
+        "scale plain"
     )
-    layout = struct.Struct("<2I17i4fi")
+    layout = struct.Struct("<2I18i4fi4x")
     return dict(zip(names.split(), layout.unpack(step.constant[-layout.size :]), strict=True))
 
 
+@pytest.mark.parametrize("solver", ["strips", "split"])
 @pytest.mark.parametrize("device", DEVICES.values(), ids=DEVICES)
-def test_slices_have_room_for_all(device: DeviceProperties) -> None:
+def test_slices_have_room_for_all(device: DeviceProperties, solver: str) -> None:
     """Values, flags, teams and their sites one behind the other; a thread for every strip, lane and word."""
     rng = random.Random(1)
-    spacing = Spacing(None, 8, 2)
+    split = solver == "split"
+    spacing = Spacing() if split else Spacing(None, 8, 2)
     for _ in range(300):
         sides = [rng.randint(2, 200), rng.randint(2, 260), rng.randint(2, 260)]
-        if plans._refusal("strips", sides, 2 * sides[0], False, True, device) is not None:
+        if plans._refusal(solver, sides, 2 * sides[0], split, True, device) is not None:
             continue
-        step = plan(problem((2, 1, *sides), spacing=spacing), device, fused=True).steps[1]
+        step = plan(problem((2, 1, *sides), spacing=spacing), device, solver=solver, fused=True).steps[1]
+        assert step.kernel.endswith("true>") == split
         f = slice_fields(step)
         assert (f["z"], f["y"], f["x"]) == tuple(sides)
-        assert (f["slices"], f["group"]) == (2 * sides[0], sides[0])
-        assert f["pitch"] % 2 == 1
+        assert (f["slices"], f["group"]) == (2 * sides[0], sides[0] * (2 if split else 1))
+        assert f["pitch"] % 4 == 2 if split else f["pitch"] % 2 == 1
         assert f["pitch"] >= f["x"]
-        assert f["flags_offset"] >= 4 * f["y"] * f["pitch"]
+        assert f["high_offset"] >= 2 * f["y"] * f["pitch"]
+        assert f["flags_offset"] >= (f["high_offset"] + f["y"] * f["pitch"] if split else 4 * f["y"] * f["pitch"])
         codes = 4 if f["source_format"] == plans.RUNS_8 else 2
         assert f["words"] in (f["x"], f["x"] / codes)
         assert f["words"] <= step.block
@@ -296,7 +302,8 @@ def test_packed_wants_minima_of_halves() -> None:
         ((16, 1, 128, 128, 128), "T4", True),
         ((1, 1, 64, 64, 64), "H200", False),  # half of the multiprocessors would have no slice
         ((4, 1, 64, 64, 64), "H200", True),
-        ((8, 1, 256, 256, 256), "H200", False),  # a slice takes more shared memory than there is
+        ((8, 1, 256, 256, 256), "H200", True),
+        ((8, 1, 280, 280, 280), "H200", False),  # a slice takes more shared memory than there is
         ((64, 1, 1, 128, 128), "H200", False),  # images have no axis left to fuse
     ],
 )

@@ -77,6 +77,8 @@ const Kernel kTable[] = {
     DTK_KERNEL(Slices, dtk::slices<int32_t, true, dtk::Strips>),
     DTK_KERNEL(Slices, dtk::slices<float, false, dtk::Strips>),
     DTK_KERNEL(Slices, dtk::slices<float, true, dtk::Strips>),
+    DTK_KERNEL(Slices, dtk::slices<int32_t, false, dtk::Strips, true>),
+    DTK_KERNEL(Slices, dtk::slices<int32_t, true, dtk::Strips, true>),
     DTK_KERNEL(PackedSlices, dtk::packed_slices<uint8_t, false>),
     DTK_KERNEL(PackedSlices, dtk::packed_slices<uint8_t, true>),
     DTK_KERNEL(PackedSlices, dtk::packed_slices<uint16_t, false>),

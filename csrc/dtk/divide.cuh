@@ -32,9 +32,9 @@ struct Bisection {
   __device__ static int slot(int p) { return (p + (1 << kShift) - 1) >> kShift; }
 
   // Candidate interval of voxel p between its solved neighbours, the multiples of `gap` (0: none) or the end.
-  template <bool kSigned, typename Value, typename Site>
-  __device__ static void interval(const Tile<Value, Site>& tile, const Squares<Value>& squares, int lane,
-                                  int p, int gap, int* low, int* high) {
+  template <bool kSigned, typename Value, typename Site, typename Values>
+  __device__ static void interval(const Tile<Value, Site, Values>& tile, const Squares<Value>& squares,
+                                  int lane, int p, int gap, int* low, int* high) {
     using S = Squares<Value>;
     DTK_COUNT(intervals, 1);
     const Value own = tile.value[tile.at(p, lane)];
@@ -56,8 +56,8 @@ struct Bisection {
   }
 
   // Best of the sites low, low + stride, ... high, against p itself.
-  template <bool kSigned, typename Value, typename Site>
-  __device__ static typename Squares<Value>::Cost search(const Tile<Value, Site>& tile,
+  template <bool kSigned, typename Value, typename Site, typename Values>
+  __device__ static typename Squares<Value>::Cost search(const Tile<Value, Site, Values>& tile,
                                                          const Squares<Value>& squares, int lane, int p,
                                                          int low, int high, int stride, int* site) {
     using S = Squares<Value>;
@@ -65,7 +65,7 @@ struct Bisection {
     const Value sign = S::negative(own) ? Value(-1) : Value(1);
     auto best = S::magnitude(own);
     Value nearest = Value(0);  // steps from p
-    const Value* value = tile.value + tile.at(low, lane);
+    auto value = tile.value + tile.at(low, lane);
     Value k = Value(low - p);
     DTK_COUNT(candidates, low <= high ? (high - low) / stride + 1 : 0);
 #pragma unroll 4
@@ -82,8 +82,8 @@ struct Bisection {
     return best;
   }
 
-  template <bool kSigned, typename Value, typename Site>
-  __device__ static void solve(const Tile<Value, Site>& tile, const Squares<Value>& squares) {
+  template <bool kSigned, typename Value, typename Site, typename Values>
+  __device__ static void solve(const Tile<Value, Site, Values>& tile, const Squares<Value>& squares) {
     const int last = tile.length - 1;
     int shift = kShift;
     while (1 << (shift + kBranchLog2) <= last) shift += kBranchLog2;
@@ -104,9 +104,9 @@ struct Bisection {
     return (i + i / ((1 << kBranchLog2) - 1) + 1) << shift;
   }
 
-  template <bool kSigned, typename Value, typename Site>
-  __device__ static void level(const Tile<Value, Site>& tile, const Squares<Value>& squares, int shift,
-                               int positions, bool first) {
+  template <bool kSigned, typename Value, typename Site, typename Values>
+  __device__ static void level(const Tile<Value, Site, Values>& tile, const Squares<Value>& squares,
+                               int shift, int positions, bool first) {
     const int lane = tile.lane();
     const bool active = tile.lane_active(lane);
     const int last = tile.length - 1;
@@ -162,8 +162,8 @@ struct Divide {
   static constexpr int kBytesPerThread = Bisection<0, 1>::kBytesPerThread;
   static constexpr bool kInPlace = false;
 
-  template <bool kSigned, typename Value, typename Site>
-  __device__ static void solve(const Tile<Value, Site>& tile, const Squares<Value>& squares) {
+  template <bool kSigned, typename Value, typename Site, typename Values>
+  __device__ static void solve(const Tile<Value, Site, Values>& tile, const Squares<Value>& squares) {
     Bisection<0, 1>::solve<kSigned>(tile, squares);
   }
 };

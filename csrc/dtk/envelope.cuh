@@ -24,8 +24,8 @@ struct Envelope {
   static constexpr int kBytesPerThread = 0;
   static constexpr bool kInPlace = false;
 
-  template <bool kSigned, typename Value, typename Site>
-  __device__ static void solve(const Tile<Value, Site>& tile, const Squares<Value>& squares) {
+  template <bool kSigned, typename Value, typename Site, typename Values>
+  __device__ static void solve(const Tile<Value, Site, Values>& tile, const Squares<Value>& squares) {
     using S = Squares<Value>;
     const int lane = tile.lane();
     if (tile.row() != 0 || !tile.lane_active(lane)) return;

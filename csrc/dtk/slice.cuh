@@ -5,9 +5,10 @@
 // the image and the code) a transform of bytes moves 7 bytes per voxel up to length 128 of the first axis and
 // 9 above, instead of 11 and 17 in three kernels.
 //
-// The slice lies in shared memory as one array of values in place: [y * pitch + x]. A tile of columns has
-// steps of `pitch` between voxels and of 1 between lanes, a tile of rows the other way round, so that nothing
-// is transposed; `pitch` counts an odd number of words, so that 32 lanes meet 32 banks in both directions.
+// The slice lies in shared memory as one array of values (or two, split.cuh) in place: [y * pitch + x]. A
+// tile of columns has steps of `pitch` between voxels and of 1 between lanes, a tile of rows the other way
+// round, so that nothing is transposed; `pitch` counts an odd number of words, so that 32 lanes meet 32 banks
+// in both directions.
 //
 // Threads: `teams` of them work on neighbouring tiles at once, in step, because barriers are the block's. The
 // threads of a team are rows of lanes as the solver wants them; only solvers that work in place can be used.
@@ -19,6 +20,7 @@
 #pragma once
 #include "epilogue.cuh"
 #include "lines.cuh"
+#include "split.cuh"
 
 namespace dtk {
 
@@ -26,7 +28,8 @@ struct Slices {
   Operands at;            // run codes -> distances
   uint32_t slices;        // of all images, below 2^31
   uint32_t group;         // slices that share their weights
-  int32_t flags_offset;   // in shared memory behind the values: what columns hold, two words for each
+  int32_t high_offset;    // in shared memory: of the upper bits of split values
+  int32_t flags_offset;   // behind the values: what columns hold, two words for each
   int32_t team_offset;    // of the first team's Tile::per_thread
   int32_t team_bytes;     // from one team to the next
   int32_t sites_offset;   // from a team's Tile::per_thread to its sites
@@ -63,10 +66,27 @@ struct CodeWords {
   }
 };
 
-template <typename Value, bool kSigned, typename Solver>
+// Values in shared memory: whole, or split in three bytes.
+template <typename Value, bool kSplit>
+struct SliceValues {
+  using Type = Value*;
+  __device__ static Type at(unsigned char* shared, int) { return reinterpret_cast<Value*>(shared); }
+};
+template <>
+struct SliceValues<int32_t, true> {
+  using Type = SplitValues;
+  __device__ static Type at(unsigned char* shared, int high_offset) {
+    return SplitValues{reinterpret_cast<uint16_t*>(shared), reinterpret_cast<int8_t*>(shared + high_offset)};
+  }
+};
+
+template <typename Value, bool kSigned, typename Solver, bool kSplit>
 struct Slice {
+  using Values = typename SliceValues<Value, kSplit>::Type;
+
   const Slices& params;
-  Value* value;
+  unsigned char* shared;
+  Values value;
   uint32_t* flags;  // [2 * word]: intersection of a word of columns, then their union
 
   __device__ bool whole_words() const { return params.words != params.extent[2]; }
@@ -100,7 +120,7 @@ struct Slice {
         if (y + i * step >= height) break;
         all &= codes[i];
         any |= codes[i];
-        Value* to = value + ((y + i * step) * params.pitch + word * kCount);
+        const Values to = value + ((y + i * step) * params.pitch + word * kCount);
 #pragma unroll
         for (int k = 0; k < kCount; ++k) {
           // Every 32 / kCount words begin with another column, so that a warp's stores meet all banks.
@@ -143,7 +163,6 @@ struct Slice {
     const int thread = int(threadIdx.x) % params.team_threads;
     const int lines = rows ? params.extent[1] : params.extent[2];
     const int lane_pitch = rows ? params.pitch : 1;
-    unsigned char* shared = reinterpret_cast<unsigned char*>(value);
     unsigned char* own = shared + params.team_offset + team * params.team_bytes;
     const Squares<Value> along = squares(slice, rows ? 2 : 1);
 #pragma unroll 1
@@ -151,17 +170,18 @@ struct Slice {
       const int lane0 = first + (team << params.lanes_log2);
       const int line = lane0 + (thread & (lanes - 1));
       const bool mine = team < params.teams && line < lines && (rows || column_alive(line));
-      const Tile<Value, uint16_t> tile{value + lane0 * lane_pitch,
-                                       reinterpret_cast<uint16_t*>(own + params.sites_offset),
-                                       own,
-                                       rows ? params.extent[2] : params.extent[1],
-                                       rows ? 1 : params.pitch,
-                                       lane_pitch,
-                                       lanes,
-                                       params.lanes_log2,
-                                       mine ? 0xffffffffu : 0u,  // a solver asks for its own lane alone
-                                       thread,
-                                       params.team_threads};
+      const Tile<Value, uint16_t, Values> tile{
+          value + lane0 * lane_pitch,
+          reinterpret_cast<uint16_t*>(own + params.sites_offset),
+          own,
+          rows ? params.extent[2] : params.extent[1],
+          rows ? 1 : params.pitch,
+          lane_pitch,
+          lanes,
+          params.lanes_log2,
+          mine ? 0xffffffffu : 0u,  // a solver asks for its own lane alone
+          thread,
+          params.team_threads};
       Solver::template solve<kSigned>(tile, along);
     }
   }
@@ -179,10 +199,11 @@ struct Slice {
     // Thread by thread along the rows; one division in all.
     int y = int(threadIdx.x) / width, x = int(threadIdx.x) % width;
     const int y_step = int(blockDim.x) / width, x_step = int(blockDim.x) % width;
-    const Value* from = value + (y * params.pitch + x);
+    Values from = value + (y * params.pitch + x);
     for (at += threadIdx.x; at < end; at += blockDim.x) {
       const Value v = *from;
       auto cost = S::magnitude(v);
+      if (kSplit && cost == typename S::Cost(SplitValues::kNone)) cost = typename S::Cost(S::none());
       if (!kPlain && params.closed && (!kSigned || S::negative(v))) {
         cost = smaller(cost, along_z.steps(Value(smaller(z + 1, params.extent[0] - z))));
         cost = smaller(cost, along_y.steps(Value(smaller(y + 1, height - y))));
@@ -202,13 +223,14 @@ struct Slice {
   }
 };
 
-template <typename Value, bool kSigned, typename Solver>
+template <typename Value, bool kSigned, typename Solver, bool kSplit = false>
 __global__ void __launch_bounds__(1024, 1) slices(const __grid_constant__ Slices params) {
   DTK_DYNAMIC_SHARED(uint64_t, dynamic_shared);  // for its alignment
   unsigned char* shared = reinterpret_cast<unsigned char*>(dynamic_shared);
   DTK_SHARED(uint32_t, found, 1);
-  const Slice<Value, kSigned, Solver> slice{params, reinterpret_cast<Value*>(shared),
-                                            reinterpret_cast<uint32_t*>(shared + params.flags_offset)};
+  const Slice<Value, kSigned, Solver, kSplit> slice{
+      params, shared, SliceValues<Value, kSplit>::at(shared, params.high_offset),
+      reinterpret_cast<uint32_t*>(shared + params.flags_offset)};
 
   for (uint32_t item = blockIdx.x; item < params.slices; item += gridDim.x) {
     if (threadIdx.x == 0) found[0] = 0;

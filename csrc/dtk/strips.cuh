@@ -36,8 +36,8 @@ struct Strips {
   template <typename Value>
   struct Steps;
 
-  template <bool kSigned, typename Value, typename Site>
-  __device__ static void solve(const Tile<Value, Site>& tile, const Squares<Value>& squares) {
+  template <bool kSigned, typename Value, typename Site, typename Values>
+  __device__ static void solve(const Tile<Value, Site, Values>& tile, const Squares<Value>& squares) {
     using S = Squares<Value>;
     const int lane = tile.lane();
     const int first = tile.row() * kRows;
@@ -48,7 +48,7 @@ struct Strips {
     typename S::Cost best[kRows];
     typename S::Cost largest = 0;
     uint32_t negative = 0;  // bit r: voxel r is foreground of a signed transform
-    const Value* from = tile.value + tile.at(first, lane);
+    auto from = tile.value + tile.at(first, lane);
 #pragma unroll
     for (int r = 0; r < kRows; ++r, from += tile.pitch) {
       best[r] = 0;
@@ -106,7 +106,7 @@ struct Strips {
     }
     __syncthreads();
     if (!mine) return;
-    Value* to = tile.value + tile.at(first, lane);
+    auto to = tile.value + tile.at(first, lane);
 #pragma unroll
     for (int r = 0; r < kRows; ++r, to += tile.pitch)
       if (r < count) *to = S::with_sign(best[r], kSigned && (negative >> r & 1) ? Value(-1) : Value(1));
@@ -114,10 +114,10 @@ struct Strips {
 
  private:
   // best[r] = min(best[r], the two neighbours of voxel r).
-  template <bool kSigned, typename Value, typename Site>
-  __device__ static void offer_neighbours(const Tile<Value, Site>& tile, const Squares<Value>& squares,
-                                          int lane, int first, int count, uint32_t negative,
-                                          typename Squares<Value>::Cost (&best)[kRows]) {
+  template <bool kSigned, typename Value, typename Site, typename Values>
+  __device__ static void offer_neighbours(const Tile<Value, Site, Values>& tile,
+                                          const Squares<Value>& squares, int lane, int first, int count,
+                                          uint32_t negative, typename Squares<Value>::Cost (&best)[kRows]) {
     using S = Squares<Value>;
     DTK_COUNT(strip_candidates, 2 * count);
     const auto step = squares.steps(Value(1));
@@ -141,13 +141,13 @@ struct Strips {
   }
 
   // best[r] = min(best[r], every site low .. high); kMixed: the strip has voxels of both classes.
-  template <bool kSigned, bool kMixed, typename Value, typename Site>
-  __device__ static void offer_all(const Tile<Value, Site>& tile, const Squares<Value>& squares, int lane,
-                                   int first, int low, int high, uint32_t negative,
+  template <bool kSigned, bool kMixed, typename Value, typename Site, typename Values>
+  __device__ static void offer_all(const Tile<Value, Site, Values>& tile, const Squares<Value>& squares,
+                                   int lane, int first, int low, int high, uint32_t negative,
                                    typename Squares<Value>::Cost (&best)[kRows]) {
     using S = Squares<Value>;
     const Value sign = kSigned && (negative & 1) ? Value(-1) : Value(1);
-    const Value* site = tile.value + tile.at(low, lane);
+    auto site = tile.value + tile.at(low, lane);
 #pragma unroll
     for (int r = 0; r < kRows; ++r) best[r] = Steps<Value>::leave_out(best[r], r);
     for (int j = low; j <= high; ++j, site += tile.pitch) {

@@ -19,9 +19,10 @@
 
 namespace dtk {
 
-template <typename Value, typename Site>
+// Values: what holds them, a pointer or something that can be used like one (split.cuh).
+template <typename Value, typename Site, typename Values = Value*>
 struct Tile {
-  Value* value;      // value of voxel p of a lane at [at(p, lane)]
+  Values value;      // value of voxel p of a lane at [at(p, lane)]
   Site* nearest;     // its best site at [p * site_pitch + lane]
   void* per_thread;  // shared memory of the solver
   int length;        // voxels per line

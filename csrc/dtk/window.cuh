@@ -11,12 +11,12 @@ struct Window {
   static constexpr int kBytesPerThread = 0;
   static constexpr bool kInPlace = false;
 
-  template <bool kSigned, typename Value, typename Site>
-  __device__ static void solve(const Tile<Value, Site>& tile, const Squares<Value>& squares) {
+  template <bool kSigned, typename Value, typename Site, typename Values>
+  __device__ static void solve(const Tile<Value, Site, Values>& tile, const Squares<Value>& squares) {
     using S = Squares<Value>;
     const int lane = tile.lane();
     if (!tile.lane_active(lane)) return;
-    const Value* value = tile.value + tile.at(0, lane);
+    const auto value = tile.value + tile.at(0, lane);
     for (int p = tile.row(); p < tile.length; p += tile.row_count()) {
       const Value own = value[p * tile.pitch];
       const Value sign = S::negative(own) ? Value(-1) : Value(1);

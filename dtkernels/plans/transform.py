@@ -46,13 +46,15 @@ FROM_IMAGE, RUNS_8, RUNS_16, SQUARES_16, SQUARES_32 = range(5)
 # What a solver needs: arrays of sites, bytes of shared memory per thread (csrc/dtk/tile.cuh).
 _SITE_ARRAYS = {"divide": 1, "strips": 1, "envelope": 2, "window": 1}
 _BYTES_PER_THREAD = {"divide": 6, "strips": 6, "envelope": 0, "window": 0}
-IN_PLACE = ("packed", "strips")  # solvers that slices can be solved with, the better one first
+# How slices can be solved, the better way first: in 16 bits, in 32, and by the solver "strips" in 24.
+IN_PLACE = ("packed", "strips", "split")
+NONE_24 = 2**23 - 1  # "no site" of csrc/dtk/split.cuh
 FAR_16 = 248  # PackedSlice::kFar of csrc/dtk/packed.cuh
 STRIP = 8  # voxels per thread and site of the solver "strips" (csrc/dtk/strips.cuh)
 
 _SCAN = struct.Struct("<2i")
 _LINES = struct.Struct("<9q17i4f4x")
-_SLICES = struct.Struct("<2I17i4fi")
+_SLICES = struct.Struct("<2I18i4fi4x")
 _PACKED = struct.Struct("<I15i4fi4x")
 
 
@@ -153,14 +155,14 @@ def _plan(
     slices = voxels // prod(sides[-2:])
     chosen, why = None, ""
     for name in IN_PLACE if solver is None else (solver,):
-        refusal = _refusal(name, sides, slices, isotropic, bool(fused) or solver == "packed", device)
+        refusal = _refusal(name, sides, slices, isotropic, bool(fused) or solver in ("packed", "split"), device)
         if refusal is None:
             chosen = name
             break
         why = refusal
-    if solver == "packed" and fused is False:
-        chosen, why = None, "expected fused slices for 'packed', got fused=False"
-    if chosen is None and (fused or solver == "packed"):
+    if solver in ("packed", "split") and fused is False:
+        chosen, why = None, f"expected fused slices for {solver!r}, got fused=False"
+    if chosen is None and (fused or solver in ("packed", "split")):
         raise ValueError(f"{'fused' if fused else 'solver'}: {why}")
     if chosen is not None and fused is not False:
         plain = out_dtype == DType.FLOAT32 and not extrema and not closed
@@ -174,10 +176,11 @@ def _plan(
             kernel = f"dtk::packed_slices<uint{8 * run_bytes}_t, {sign}>"
             threads, shared = packed.threads, packed.bytes
         else:
-            slice_ = _slice(sides, slices, device)
+            slice_ = _slice(sides, slices, device, chosen == "split")
             parameters = _SLICES.pack(
                 slices,
                 slices // (shape[0] if samples else 1),
+                slice_.high_offset,
                 slice_.flags_offset,
                 slice_.team_offset,
                 slice_.team_bytes,
@@ -193,7 +196,7 @@ def _plan(
                 3 if samples else 0,
                 *scaling,
             )
-            kernel = f"dtk::slices<{value}, {sign}, dtk::{slice_.solver.capitalize()}>"
+            kernel = f"dtk::slices<{value}, {sign}, dtk::Strips{', true' if chosen == 'split' else ''}>"
             threads, shared = slice_.threads, slice_.bytes
         grid = (min(slices, max_blocks or slices), 1, 1)
         constant = image_bytes(image, axes) + parameters
@@ -342,10 +345,12 @@ def _refusal(
         return "expected a volume, with three axes longer than 1"
     if solver not in IN_PLACE:
         return f"expected a solver that works in place, got {solver!r}"
-    packed = solver == "packed"
-    layout: Packed | Slice = _packed(sides, slices, device) if packed else _slice(sides, slices, device)
+    packed, split = solver == "packed", solver == "split"
+    layout: Packed | Slice = _packed(sides, slices, device) if packed else _slice(sides, slices, device, split)
+    fits_24 = isotropic and sum((n - 1) ** 2 for n in sides) < NONE_24
     impossible = (
         (packed and not (isotropic and packs(sides)), "expected equal spacing and squares that fit 16 bits"),
+        (split and not fits_24, "expected equal spacing and squares that fit 24 bits"),
         (slices >= 2**31, f"expected fewer than 2^31 slices, got {slices}"),
         (layout.threads > 1024, "expected shorter sides"),
         (layout.bytes > device.shared_per_block_optin - STATIC_SHARED, "expected slices that fit shared memory"),
@@ -415,13 +420,13 @@ def _packed(sides: list[int], slices: int, device: DeviceProperties) -> Packed:
 class Slice(NamedTuple):
     """How a block holds a slice in shared memory, and its threads."""
 
-    solver: str
     pitch: int
     words: int
     lanes_log2: int
     teams: int
     team_threads: int
     threads: int
+    high_offset: int
     flags_offset: int
     team_offset: int
     team_bytes: int
@@ -429,8 +434,8 @@ class Slice(NamedTuple):
     bytes: int
 
 
-def _slice(sides: list[int], slices: int, device: DeviceProperties) -> Slice:
-    """Layout and threads of a block of ``slice.cuh``.
+def _slice(sides: list[int], slices: int, device: DeviceProperties, split: bool = False) -> Slice:
+    """Layout and threads of a block of ``slice.cuh``, with values of four bytes, or of two and one.
 
     A team has a thread for every strip and lane. With 64 registers a multiprocessor holds 1,024 threads: two
     blocks of 512 where two slices fit, so that one loads or stores while the other computes; one block of 1,024
@@ -441,8 +446,10 @@ def _slice(sides: list[int], slices: int, device: DeviceProperties) -> Slice:
     strips = -(-longest // STRIP)
     codes = 4 if sides[0] <= 128 else 2
     words = width // codes if width % codes == 0 else width
-    pitch = width | 1
-    values = align(4 * height * pitch, 16)
+    # An odd number of words from row to row.
+    pitch = 4 * (width // 4) + (2 if width % 4 < 3 else 6) if split else width | 1
+    high_offset = align(2 * height * pitch, 16)
+    values = high_offset + align(height * pitch, 16) if split else align(4 * height * pitch, 16)
     widest = min(32, 1 << (longest - 1).bit_length())
 
     def best(most: int) -> tuple[int, int]:
@@ -463,13 +470,13 @@ def _slice(sides: list[int], slices: int, device: DeviceProperties) -> Slice:
     team_bytes = align(sites_offset + 2 * (strips + 1) * lanes, 4)
     team_offset = values + 8 * words
     return Slice(
-        "strips",
         pitch,
         words,
         lanes.bit_length() - 1,
         teams,
         team_threads,
         align(teams * team_threads, 32),
+        high_offset,
         values,
         team_offset,
         team_bytes,
