@@ -60,10 +60,12 @@ def check(library: Library, mask: NDArray[Any], options: Options = Options()) ->
 def ways(shape: tuple[int, ...], options: Options) -> list[Options]:
     """The options for every plan that they leave open."""
     volume = len(shape) == 3 and min(shape) > 1
-    ways = [options._replace(fused=False)] if options.solver != "packed" else []
+    ways = [options._replace(fused=False)] if options.solver not in ("packed", "split") else []
     if volume and options.solver in (None, "strips") and options.device == H200:
         ways.append(options._replace(fused=True, solver="strips"))
     isotropic = isinstance(options.spacing, tuple) and len(set(options.spacing)) == 1
+    if volume and options.solver in (None, "split") and isotropic and options.device == H200:
+        ways.append(options._replace(fused=True, solver="split"))
     packs = isotropic and options.device == H200 and plans.packs(list(shape))
     if volume and options.solver in (None, "packed") and packs:
         ways.append(options._replace(fused=True, solver="packed"))
