@@ -85,7 +85,19 @@ def summary(values: list[float]) -> Sample:
 def machine() -> dict[str, Any]:
     """What a reader needs to compare two result files."""
     versions = {}
-    for name in ("dtkernels", "torch", "numpy", "scipy", "numba", "edt", "monai", "cupy-cuda12x", "cupy-cuda13x"):
+    for name in (
+        "dtkernels",
+        "torch",
+        "numpy",
+        "scipy",
+        "numba",
+        "edt",
+        "monai",
+        "medpy",
+        "surface-distance",
+        "cupy-cuda12x",
+        "cupy-cuda13x",
+    ):
         try:
             versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:

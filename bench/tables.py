@@ -1,4 +1,4 @@
-"""The README's tables, written from committed result files: ``python -m bench.tables [--check]``.
+"""Tables of the README and the pages, written from committed result files: ``python -m bench.tables [--check]``.
 
 A table stands between two comments that name its result file::
 
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "dtkernels" / "docs").glob("*.md"))]
 PATTERN = re.compile(r"(<!-- table: (\w+) (\S+) -->\n)(.*?)(<!-- end -->)", re.S)
 
 
@@ -100,6 +101,22 @@ def backends_table(record: dict[str, Any]) -> str:
     return "\n".join([*lines, "", provenance(record)]) + "\n"
 
 
+def metrics_table(record: dict[str, Any]) -> str:
+    """Every row of ``bench.metrics``."""
+    lines = [
+        "| HD95 + ASSD + NSD, one thread | dtype | definition | spacing | ms | peer's time over ours |",
+        "| --- | --- | --- | --- | ---: | --- |",
+    ]
+    for row in record["rows"]:
+        ratios = ", ".join(f"{name} **{ratio:.0f} x**" for name, ratio in row["ratios"].items())
+        spacing = ", ".join(f"{s:g}" for s in row["spacing"] or [1])
+        lines.append(
+            f"| {row['title']} | {row['dtype']} | `{row['definition']}` | {spacing} "
+            f"| {row['milliseconds']:.1f} | {ratios} |"
+        )
+    return "\n".join([*lines, "", provenance(record)]) + "\n"
+
+
 def provenance(record: dict[str, Any]) -> str:
     """Which machine, when, by which command."""
     peers = ", ".join(
@@ -112,6 +129,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "cpu": cpu_table,
     "demo": demo_table,
     "backends": backends_table,
+    "metrics": metrics_table,
 }
 
 
@@ -127,16 +145,18 @@ def fill(text: str) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--check", action="store_true", help="fail if the README differs from its result files")
+    parser.add_argument("--check", action="store_true", help="fail if a page differs from its result files")
     arguments = parser.parse_args()
-    path = ROOT / "README.md"
-    old = path.read_text()
-    new = fill(old)
-    if arguments.check:
-        print("README.md agrees with its result files" if old == new else "README.md: run python -m bench.tables")
-        return int(old != new)
-    path.write_text(new)
-    return 0
+    status = 0
+    for path in PAGES:
+        old = path.read_text()
+        new = fill(old)
+        if not arguments.check:
+            path.write_text(new)
+        elif old != new:
+            print(f"{path.name}: run python -m bench.tables")
+            status = 1
+    return status
 
 
 if __name__ == "__main__":

@@ -67,9 +67,10 @@ def test_pages_build_without_a_warning(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_readme_tables_are_their_result_files() -> None:
-    """No number stands in the README that is not in a committed result file."""
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_tables_are_their_result_files(page: Path) -> None:
+    """No table stands in a page that is not in a committed result file."""
     from bench import tables
 
-    text = (ROOT / "README.md").read_text()
+    text = page.read_text()
     assert tables.fill(text) == text, "run python -m bench.tables"
