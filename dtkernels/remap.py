@@ -114,7 +114,7 @@ def distance_map(
             0 if labels is None else labels.data_ptr(),
             0 if counts is None else counts.data_ptr(),
         )
-        chosen.remap(problem, layout.source, rows)
+        chosen.remap(problem, layout.source, rows, extrema)
     else:
         _evaluate(
             maps, f, o, layout, dims, inside, rows if given.values is None else given.values, extrema, labels

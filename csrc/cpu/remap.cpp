@@ -135,7 +135,7 @@ class Batch {
     }
     const float* top = r_.extrema ? r_.extrema + 2 * image : nullptr;
     return {top ? std::sqrt(top[0]) : 0.0f, top ? std::sqrt(top[1]) : 0.0f,
-            spacing ? float(spacing[2]) : 1.0f, float(std::sqrt(squares))};
+            spacing ? float(spacing[2]) : 1.0f, std::sqrt(float(squares))};
   }
 
   const Remap& r_;

@@ -12,6 +12,7 @@
 #include "../dtk/packed.cuh"
 #include "../dtk/parabolas.cuh"
 #include "../dtk/receivers.cuh"
+#include "../dtk/remap.cuh"
 #include "../dtk/scan.cuh"
 #include "../dtk/slice.cuh"
 #include "launch.h"
@@ -100,6 +101,9 @@ const Kernel kTable[] = {
     DTK_KERNEL(Parabolas, dtk::parabolas<double, false>),
     DTK_KERNEL(Receivers, dtk::receivers<float>),
     DTK_KERNEL(Receivers, dtk::receivers<double>),
+    DTK_KERNEL(Remap, dtk::remap<false>),
+    DTK_KERNEL(Remap, dtk::remap<true>),
+    DTK_KERNEL(Remap, dtk::component_maxima<int32_t>),
 };
 // Room for what a kernel declares with DTK_SHARED, rounded up; dtkernels/plans keeps the same distance.
 constexpr int kStaticShared = 1024;

@@ -14,7 +14,7 @@ from typing import NamedTuple, Protocol
 
 import torch
 
-from ..problem import EnvelopeProblem, LabelProblem, NearestProblem, Problem
+from ..problem import ContourProblem, EnvelopeProblem, LabelProblem, NearestProblem, Problem, RemapProblem
 from . import cpu, cuda, cupy, numba, reference
 
 
@@ -49,6 +49,16 @@ class Backend(Protocol):
     @staticmethod
     def label(problem: LabelProblem, source: torch.Tensor, labels: torch.Tensor, count: torch.Tensor) -> None:
         """Fill ``labels`` and ``count``."""
+
+    @staticmethod
+    def remap(
+        problem: RemapProblem, source: torch.Tensor, rows: torch.Tensor | None, extrema: torch.Tensor | None
+    ) -> None:
+        """Evaluate a formula on the maps in place; without it remap.py does, in torch operators."""
+
+    @staticmethod
+    def contour(problem: ContourProblem, source: torch.Tensor) -> None:
+        """Fill ``problem.out``; without it remap.py does, in torch operators."""
 
     @staticmethod
     def envelope(

@@ -140,7 +140,9 @@ def scatter(
     )
 
 
-def remap(problem: RemapProblem, source: torch.Tensor, rows: torch.Tensor | None) -> None:
+def remap(
+    problem: RemapProblem, source: torch.Tensor, rows: torch.Tensor | None, extrema: torch.Tensor | None
+) -> None:
     """A formula on every map, in one call that releases the GIL."""
     image = problem.image
     spacing = _spacing_rows(problem.spacing, rows)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from ..plans.launch import DeviceProperties, Launch
-from ..problem import EnvelopeProblem, LabelProblem, NearestProblem, Problem
+from ..problem import EnvelopeProblem, LabelProblem, NearestProblem, Problem, RemapProblem
 from .cpu import _C
 from .gpu import Gpu
 
@@ -81,6 +81,13 @@ def envelope(
 ) -> None:
     """A pass per axis."""
     _gpu(source.device).envelope(problem)
+
+
+def remap(
+    problem: RemapProblem, source: torch.Tensor, rows: torch.Tensor | None, extrema: torch.Tensor | None
+) -> None:
+    """A pass in place."""
+    _gpu(source.device).remap(problem, extrema)
 
 
 def scatter(

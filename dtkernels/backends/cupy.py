@@ -30,7 +30,7 @@ import numpy as np
 import torch
 
 from ..plans.launch import STATIC_SHARED, DeviceProperties, Launch
-from ..problem import EnvelopeProblem, LabelProblem, NearestProblem, Problem
+from ..problem import EnvelopeProblem, LabelProblem, NearestProblem, Problem, RemapProblem
 from .gpu import Gpu
 
 if TYPE_CHECKING:
@@ -89,6 +89,14 @@ def envelope(
     """A pass per axis."""
     with _gpu(source.device) as gpu:
         gpu.envelope(problem)
+
+
+def remap(
+    problem: RemapProblem, source: torch.Tensor, rows: torch.Tensor | None, extrema: torch.Tensor | None
+) -> None:
+    """A pass in place."""
+    with _gpu(source.device) as gpu:
+        gpu.remap(problem, extrema)
 
 
 def scatter(

@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 import torch
 
-from ..plans import envelope, label, nearest, transform
+from ..plans import envelope, label, nearest, remap, transform
 from ..plans.launch import DeviceProperties, Launch, Plan
-from ..problem import EnvelopeProblem, LabelProblem, NearestProblem, Problem
+from ..problem import EnvelopeProblem, LabelProblem, NearestProblem, Problem, RemapProblem
 
 
 class Gpu(NamedTuple):
@@ -37,6 +37,20 @@ class Gpu(NamedTuple):
         """Queue an envelope."""
         plan = envelope.plan(problem, self.properties)
         self._queue(plan, problem.image.data, problem.spacing.data, problem.values, problem.indices)
+
+    def remap(self, problem: RemapProblem, extrema: torch.Tensor | None) -> None:
+        """Queue a formula; the maxima of components, if any, follow the extrema in memory."""
+        plan = remap.plan(problem, self.properties)
+        state = extrema
+        if problem.labels:
+            images = problem.image.shape[0] * problem.image.shape[1]
+            state = torch.zeros(images * (2 + remap.entries(problem)), device=self.device)
+            if extrema is not None:
+                state[: 2 * images].copy_(extrema.flatten())
+        second = 0 if state is None else state.data_ptr()
+        stream = torch._C._cuda_getCurrentRawStream(self.device.index)
+        for launch in plan.bind(problem.image.data, problem.spacing.data, problem.maps, problem.labels, second):
+            self.launch(launch, stream)
 
     def scatter(
         self, grad: torch.Tensor, index: torch.Tensor, shape: tuple[int, int, int, int, int], sums: torch.Tensor

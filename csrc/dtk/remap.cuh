@@ -1,0 +1,204 @@
+// Distance maps by a formula (formula.h), in place; and the largest distance of every component.
+//
+// Threads: a block takes chunks of kRemapChunk voxels of one image in turn, its threads neighbouring voxels.
+// Bytes per voxel: the map in and out (8), a label in (4) where components have maxima of their own. The mask
+// is read for voxels that may lie on the inner boundary alone: foreground no further from the background than
+// one step along the widest axis. Nothing is read back: what an image adds to the formula, a block computes
+// from the extrema that the transform's last pass has left.
+#pragma once
+#include "formula.h"
+#include "operands.cuh"
+
+namespace dtk {
+
+struct Remap {
+  // source: labels (int32), or null; spacing: rows, or null; target: maps; second: per image two extrema,
+  // then, if there are labels, `entries` maxima of components per image, number 0 of the background; image:
+  // the mask.
+  Operands at;
+  int64_t images, chunks, voxels;  // chunks and voxels of an image
+  int64_t entries;
+  double host_spacing[3];
+  Formula formula;
+  int32_t inside;  // Inside
+  int32_t inner_zero;
+  int32_t closed;  // bit k: beyond axis k of (z, y, x) is background
+  int32_t spatial_dims;
+  int32_t rows_per_sample;  // 1: a row of spacing per sample
+  int32_t asks_extrema;
+};
+
+constexpr int kRemapChunk = 4096;
+constexpr int kRemapThreads = 256;
+constexpr int kComponentRun = 16;  // voxels that a thread combines before it takes a maximum in memory
+
+// exp(x) for x <= 0: 2^n exp(r), n the nearest integer to x / ln 2, and |r| at most ln 2 / 2, where the first
+// term that the series leaves out is below 2^-27. ln 2 is taken in two parts, the first of so few bits that
+// n times it is exact.
+__device__ inline float exp_negative(float x) {
+  x = x < -87.0f ? -87.0f : x;  // 2^-125.5: still a normal number
+  const int n = int(x * 1.44269504f - 0.5f);
+  const float r = (x - float(n) * 0.693359375f) + float(n) * 2.12194440e-4f;
+  float e = 1.0f / 5040.0f;
+  e = e * r + 1.0f / 720.0f;
+  e = e * r + 1.0f / 120.0f;
+  e = e * r + 1.0f / 24.0f;
+  e = e * r + 1.0f / 6.0f;
+  e = e * r + 0.5f;
+  e = e * r + 1.0f;
+  e = e * r + 1.0f;
+  return e * bits_to_float(uint32_t(n + 127) << 23);
+}
+
+// What one image adds to the formula, and the widest step between neighbours.
+struct RemapImage {
+  ImageScale scale;
+  float widest;
+
+  __device__ RemapImage(const Remap& params, int64_t index) {
+    const Image& image = params.at.image;
+    const int64_t row = params.rows_per_sample ? index / image.shape[1] : 0;
+    double squares = 0;
+    double most = 0;
+    double last = 1;
+    for (int axis = 3 - params.spatial_dims; axis < 3; ++axis) {
+      last = params.at.spacing != nullptr ? params.at.spacing[3 * row + axis] : params.host_spacing[axis];
+      const double extent = double(image.shape[2 + axis]) * last;
+      squares += extent * extent;
+      most = last > most ? last : most;
+    }
+    const float* top = static_cast<const float*>(params.at.second) + 2 * index;
+    scale.inside_top = params.asks_extrema ? __fsqrt_rn(top[0]) : 0.0f;
+    scale.outside_top = params.asks_extrema ? __fsqrt_rn(top[1]) : 0.0f;
+    scale.spacing = float(last);
+    scale.diagonal = __fsqrt_rn(float(squares));
+    widest = float(most) * 1.00001f;
+  }
+};
+
+// Where in its image a voxel is: 64-bit divisions for the first of a chunk, 32-bit ones for the others.
+struct RemapPlace {
+  int x, y, z;
+
+  __device__ RemapPlace(const Image& image, int64_t voxel)
+      : x(int(voxel % image.shape[4])),
+        y(int(voxel / image.shape[4] % image.shape[3])),
+        z(int(voxel / image.shape[4] / image.shape[3])) {}
+
+  // `steps` voxels on.
+  __device__ void advance(const Image& image, int steps) {
+    const uint32_t width = uint32_t(image.shape[4]), height = uint32_t(image.shape[3]);
+    uint32_t along = uint32_t(x + steps);
+    x = int(along % width);
+    along = uint32_t(y) + along / width;
+    y = int(along % height);
+    z += int(along / height);
+  }
+
+  __device__ int64_t offset(const Image& image) const {
+    return z * image.stride[2] + y * image.stride[3] + x * image.stride[4];
+  }
+};
+
+// Whether a foreground voxel has a face neighbour in the background; `offset` is its own.
+__device__ inline bool on_inner_boundary(const Remap& params, const RemapPlace& place, int64_t offset,
+                                         int64_t class_index) {
+  const Image& image = params.at.image;
+  const auto beside = [&](int at, int axis) {
+    const bool closed = params.closed >> axis & 1;
+    const int64_t stride = image.stride[2 + axis];
+    const bool before = at > 0 ? !foreground_at(image, offset - stride, class_index) : closed;
+    return before ||
+           (at + 1 < image.shape[2 + axis] ? !foreground_at(image, offset + stride, class_index) : closed);
+  };
+  return beside(place.x, 2) || beside(place.y, 1) || beside(place.z, 0);
+}
+
+template <bool kComponents>
+__global__ void __launch_bounds__(kRemapThreads) remap(const __grid_constant__ Remap params) {
+  const Formula& f = params.formula;
+  for (int64_t item = blockIdx.x; item < params.images * params.chunks; item += gridDim.x) {
+    const int64_t index = item / params.chunks, first = item % params.chunks * kRemapChunk;
+    const int64_t rest = params.voxels - first;
+    const int count = rest < kRemapChunk ? int(rest) : kRemapChunk;
+    const RemapImage image(params, index);
+    const Image& mask = params.at.image;
+    const int64_t class_index = index % mask.shape[1];
+    const int64_t start = index / mask.shape[1] * mask.stride[0] + class_index * mask.stride[1];
+    const RemapPlace origin(mask, first);
+    const ImageFormula own = image_formula(f, image.scale);
+    float* maps = static_cast<float*>(params.at.target) + index * params.voxels + first;
+    const int32_t* labels =
+        kComponents ? static_cast<const int32_t*>(params.at.source) + index * params.voxels + first : nullptr;
+    const float* tops =
+        static_cast<const float*>(params.at.second) + 2 * params.images + index * params.entries;
+    const auto offset_of = [&](const RemapPlace& place) { return start + place.offset(mask); };
+    const auto is_foreground_at = [&](int i) {
+      RemapPlace place = origin;
+      place.advance(mask, i);
+      return foreground_at(mask, offset_of(place), class_index);
+    };
+    const auto is_edge = [&](int i) {
+      RemapPlace place = origin;
+      place.advance(mask, i);
+      return on_inner_boundary(params, place, offset_of(place), class_index);
+    };
+#pragma unroll 1
+    for (int i = threadIdx.x; i < count; i += kRemapThreads) {
+      const float v = maps[i];
+      const float d = fabsf(v);
+      const int32_t label = kComponents ? labels[i] : 0;
+      const bool inside = kComponents                  ? label > 0
+                          : params.inside == kByMask   ? is_foreground_at(i)
+                          : params.inside == kPositive ? v > 0
+                                                       : v < 0;
+      FormulaLine line = inside ? own.inside : own.outside;
+      if (kComponents && inside) line = component_line(f, tops[label], image.scale);
+      float value;
+      if (f.rate != 0) {
+        value = line.slope * exp_negative(f.rate * (d * d)) + line.add;
+      } else {
+        value = (line.slope * d + line.offset) / line.divisor + line.add;
+        value = fminf(fmaxf(value, f.low), f.high);
+      }
+      if (d == bits_to_float(0x7f800000u)) value = inside ? own.full : own.empty;
+      if (params.inner_zero && inside && d <= image.widest && is_edge(i)) value = f.edge;
+      maps[i] = value;
+    }
+  }
+}
+
+// The largest finite distance of every component, taken by maximum into zeros. A thread combines neighbours
+// along x first, and asks memory whether its value would change anything: most do not.
+template <typename Label>
+__global__ void __launch_bounds__(kRemapThreads) component_maxima(const __grid_constant__ Remap params) {
+  const int64_t runs = (params.voxels + kComponentRun - 1) / kComponentRun, all = params.images * runs;
+  const int64_t stride = int64_t(gridDim.x) * kRemapThreads;
+  for (int64_t item = int64_t(blockIdx.x) * kRemapThreads + threadIdx.x; item < all; item += stride) {
+    const int64_t index = item / runs, first = item % runs * kComponentRun;
+    const float* maps = static_cast<const float*>(params.at.target) + index * params.voxels;
+    const Label* labels = static_cast<const Label*>(params.at.source) + index * params.voxels;
+    uint32_t* tops = static_cast<uint32_t*>(params.at.second) + 2 * params.images + index * params.entries;
+    Label current = 0;
+    uint32_t top = 0;
+    const auto hand_over = [&] {
+      if (current > 0 && top > tops[current]) atomicMax(tops + current, top);
+    };
+    for (int64_t i = first; i < first + kComponentRun && i < params.voxels; ++i) {
+      const Label label = labels[i];
+      if (label != current) {
+        hand_over();
+        current = label;
+        top = 0;
+      }
+      union {
+        float value;
+        uint32_t bits;
+      } d{fabsf(maps[i])};
+      if (label > 0 && d.bits < 0x7f800000u && d.bits > top) top = d.bits;
+    }
+    hand_over();
+  }
+}
+
+}  // namespace dtk
