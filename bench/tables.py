@@ -117,6 +117,27 @@ def metrics_table(record: dict[str, Any]) -> str:
     return "\n".join([*lines, "", provenance(record)]) + "\n"
 
 
+def maps_table(record: dict[str, Any]) -> str:
+    """The rows of ``bench.maps``."""
+    side = " x ".join(map(str, record["shape"]))
+    lines = [
+        f"| map, organ {side}, one thread | ms | over plain | SciPy's time over ours |",
+        "| --- | ---: | ---: | ---: |",
+    ]
+    for row in record["rows"]:
+        recipe = f"**{row['recipe_over_ours']:.0f} x**" if row["least_recipe_over_ours"] else ""
+        lines.append(f"| `{row['map']}` | {row['milliseconds']:.1f} | {row['over_plain']:.2f} | {recipe} |")
+    unequal = record["half_at_unequal_spacing"]
+    lines += [
+        "",
+        f"`half` at spacing (3, 0.8, 0.8): {unequal['milliseconds']:.0f} ms, {unequal['over_plain']:.0f} times the"
+        " plain transform.",
+        "",
+        provenance(record),
+    ]
+    return "\n".join(lines) + "\n"
+
+
 def provenance(record: dict[str, Any]) -> str:
     """Which machine, when, by which command."""
     peers = ", ".join(
@@ -130,6 +151,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "demo": demo_table,
     "backends": backends_table,
     "metrics": metrics_table,
+    "maps": maps_table,
 }
 
 

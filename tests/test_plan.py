@@ -15,11 +15,21 @@ import pytest
 from emulated import SOURCES, Library
 from emulator import build
 
-from dtkernels.plans import label, nearest
+from dtkernels.plans import label, nearest, remap
 from dtkernels.plans import transform as plans
 from dtkernels.plans.launch import STATIC_SHARED, DeviceProperties, Step
 from dtkernels.plans.transform import plan
-from dtkernels.problem import DType, Image, LabelProblem, NearestProblem, Problem, Rule, Spacing
+from dtkernels.problem import (
+    DType,
+    Image,
+    Inside,
+    LabelProblem,
+    NearestProblem,
+    Problem,
+    RemapProblem,
+    Rule,
+    Spacing,
+)
 
 DEVICES = {
     "T4": DeviceProperties(40, 64 << 10, 7, 5),
@@ -404,6 +414,13 @@ def test_parameters_have_the_size_of_their_structs() -> None:
     for shape, spacing, device in itertools.product(SHAPES, [*spacings, Spacing(None, 8, 1)], (H200, tiny)):
         image = problem(shape).image
         others = [nearest.plan(NearestProblem(image, 3, spacing, 128, 256), device)]
+        others += [
+            remap.plan(
+                RemapProblem(128, image, 3, spacing, Inside.NEGATIVE, True, False, (0.5,) * 32, 256, labels, 512),
+                device,
+            )
+            for labels in (0, 64)
+        ]
         if prod(shape[2:]) < 2**32:
             others.append(label.plan(LabelProblem(image, 1, 128, 256), device))
         for launch in (launch for other in others for launch in other.bind(1, 2, 3, 4, 5)):
