@@ -427,6 +427,29 @@ def test_torchmetrics_bad_arguments(tm, options, message):
         tm.hausdorff_distance(torch.zeros(1, 4, 4), torch.zeros(1, 2, 4, 4), 2)
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_on_a_gpu(tm):
+    """The same numbers, and nothing is read back before somebody looks at the result."""
+    pred, target = (x.cuda() for x in batch(SHAPES["3-D"]))
+    spacing = torch.tensor([[2.0, 0.7, 1.1], [1.0, 1.0, 1.0], [0.5, 3.0, 0.8]])
+    rows = spacing.cuda()
+    surface = tm.SurfaceMetric(num_classes=4).to("cuda")
+    given = metrics_of(our_monai)
+    for watched in (False, True):  # constants are copied to the device once
+        mode = torch.cuda.get_sync_debug_mode()
+        torch.cuda.set_sync_debug_mode("error" if watched else mode)
+        try:
+            for metric in given:
+                metric.reset()
+                metric(pred, target, spacing=rows)
+            surface.update(pred.int(), target.int(), rows)
+        finally:
+            torch.cuda.set_sync_debug_mode(mode)
+    for metric, expected in zip(given, metrics_of(our_monai), strict=True):
+        expected(pred.cpu(), target.cpu(), spacing=spacing)
+        same(metric.get_buffer().cpu(), expected.get_buffer())
+
+
 # ---- MedPy ------------------------------------------------------------------------------------------
 
 PAIRS = {

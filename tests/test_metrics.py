@@ -396,6 +396,33 @@ def test_both_ways_agree(definition, directed, per_sample, monkeypatch):
     assert_same(surface_metrics(pred, target, spacing, percentiles=PERCENTILES, **options), expected)
 
 
+@pytest.mark.parametrize("connectivity", [1, 2, 3])
+@pytest.mark.parametrize("distance", distances.NAMES)
+def test_both_ways_agree_on_distances_and_connectivity(distance, connectivity, monkeypatch):
+    pred, target = batch()
+    options = {"distance": distance, "connectivity": connectivity, "percentiles": PERCENTILES}
+    expected = surface_metrics(pred, target, **options)
+    plain = surface_metrics(pred, target, percentiles=PERCENTILES)
+    assert (distance == "euclidean" and connectivity == 1) == all(
+        torch.equal(expected[key].nan_to_num(), plain[key].nan_to_num()) for key in plain
+    )
+    monkeypatch.setattr(packed, "measure", dense.measure)
+    assert_same(surface_metrics(pred, target, **options), expected)
+
+
+@pytest.mark.parametrize("name", ["chessboard", "taxicab"])
+@pytest.mark.parametrize("shape", [(1,), (37,), (1, 9), (23, 18), (8, 1, 11), (9, 13, 16)])
+def test_distances_in_steps_are_scipys(name, shape):
+    rng = np.random.default_rng(sum(shape))
+    masks_ = np.stack([rng.random(shape) < p for p in (0.2, 0.9, 0.99)])
+    masks_.reshape(3, -1)[:, 0] = False
+    found = distances.by_name(name, None)(torch.from_numpy(masks_), None, len(shape)).sqrt()
+    for one, mask in zip(found, masks_, strict=True):
+        np.testing.assert_array_equal(one.numpy(), ndimage.distance_transform_cdt(mask, metric=name))
+    full = distances.by_name(name, None)(torch.ones(shape, dtype=torch.bool), None, len(shape))
+    assert full.isinf().all()
+
+
 @pytest.mark.parametrize(
     "dtype",
     [torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.float16, torch.bfloat16,
@@ -612,6 +639,8 @@ def test_nothing_is_read_back(definition, on_empty, monkeypatch):
     with NoReadBack():
         result = surface_metrics(pred, target, (1.0, 2.0, 1.0), definition=definition, on_empty=on_empty)
         surface_metrics(labels, labels, definition=definition, num_classes=3, spatial_dims=3)
+        for distance in ("chessboard", "taxicab"):
+            surface_metrics(pred, target, distance=distance, connectivity=2, on_empty=on_empty)
         metrics.overlap_metrics(pred, target, on_both_empty="perfect")
         metrics.aggregate(result["hd95"])
     with pytest.raises(AssertionError, match="reads back"), NoReadBack():
@@ -662,6 +691,15 @@ M = torch.zeros(2, 3, 4, 5, 6)
         ((M, M), {"definition": "monnai"}, ValueError, "definition: .*got 'monnai'; did you mean 'monai'"),
         ((M, M), {"on_empty": "infinite"}, ValueError, "on_empty: .*got 'infinite'; did you mean 'inf'"),
         ((M, M), {"on_both_empty": 0}, ValueError, "on_both_empty: expected one of 'nan', 'perfect', got 0"),
+        ((M, M), {"distance": "euclid"}, ValueError, "distance: .*got 'euclid'; did you mean 'euclidean'"),
+        ((M, M, 2.0), {"distance": "taxicab"}, ValueError, "spacing: expected None with distance='taxicab'"),
+        ((M, M), {"connectivity": 4}, ValueError, "connectivity: expected 1..3"),
+        (
+            (M, M),
+            {"connectivity": 2, "definition": "deepmind"},
+            ValueError,
+            "connectivity: expected 1 with definition",
+        ),
         ((M, M), {"percentiles": 101}, ValueError, "percentiles: expected numbers from 0 to 100, got 101"),
         ((M, M), {"percentiles": "95"}, TypeError, "percentiles: expected a number or a sequence"),
         ((M, M), {"percentiles": ("x",)}, TypeError, "percentiles: expected a number or a sequence"),
