@@ -404,6 +404,42 @@ def test_longest_line_in_integers(library: Library) -> None:
     np.testing.assert_array_equal(result, expected.T.astype(np.float32))
 
 
+@pytest.mark.parametrize("shape", [(60, 176, 8), (60, 8, 176), (247, 8, 8), (100, 40, 128), (128, 128, 24)])
+@pytest.mark.parametrize("corner", [(0, 0, 0), (-1, -1, -1), (0, -1, 0)])
+def test_largest_squares_in_16_bits(
+    library: Library, shape: tuple[int, int, int], corner: tuple[int, int, int]
+) -> None:
+    """Nothing wraps: squares near 2^16, and lines without any site beside them."""
+    assert plans.packs(list(shape))
+    mask = np.zeros(shape, np.uint8)
+    mask[corner] = 1
+    steps = [np.abs(np.arange(n) - c % n).astype(np.float32) ** 2 for n, c in zip(shape, corner, strict=True)]
+    squares = steps[0][:, None, None] + steps[1][:, None] + steps[2]
+    forced = Options(signed=False, squared=True, fused=True, solver="packed")
+    result = transform(library, as_image(1 - mask), 3, forced).reshape(shape)
+    np.testing.assert_array_equal(result, squares)
+    squares[corner] = -1
+    result = transform(library, as_image(mask), 3, forced._replace(signed=True)).reshape(shape)
+    np.testing.assert_array_equal(result, squares)
+
+
+@pytest.mark.parametrize(
+    ("sides", "fits"),
+    [
+        ([128, 128, 128], True),
+        ([136, 96, 128], True),
+        ([60, 176, 8], True),
+        ([60, 177, 8], False),
+        ([60, 8, 184], False),
+        ([247, 8, 8], True),
+        ([249, 8, 8], False),
+        ([136, 128, 128], False),
+    ],
+)
+def test_what_fits_16_bits(sides: list[int], fits: bool) -> None:
+    assert plans.packs(sides) == fits
+
+
 def test_work_is_bounded(library: Library) -> None:
     """A few candidates per voxel and axis on every kind of mask."""
     for name, mask in masks((40, 48, 56), seed=2).items():

@@ -85,7 +85,8 @@ struct PackedSlice {
   static constexpr int kNear = 6;         // reach that needs no coarse sites
   static constexpr uint32_t kAbove = 64;  // keeps what leaves out i^2 positive
   static constexpr int kBias = 256;       // of positions, so that 0 means none
-  // Steps that stand for infinitely many: their square is above all real ones.
+  // Steps that stand for infinitely many: their square is no less than `none`, and that of kRows - 1 more
+  // fits.
   static constexpr int kFar = 248;
 
   const PackedSlices& params;
@@ -224,12 +225,14 @@ struct PackedSlice {
   // best = min(best, r^2): the strip's runs and their ends. A change at b lies between b - 1 and b.
   __device__ void offer_ends(const Team& t, int first, uint32_t changes, uint32_t (&best)[kRows]) const {
     const uint32_t before = t.before(t.strip), behind = t.behind(t.strip);
-    // Steps from the strip's first voxel to the ends. No step counts more than kFar, whose square is above
+    // Steps from the strip's first voxel to the ends, or what stands for infinitely many: its square is above
     // every real one.
     const int base = first + kBias;
     const int up[2] = {smaller(base + 1 - low_half(before), kFar),
                        smaller(base + 1 - high_half(before), kFar)};
-    const int down[2] = {smaller(low_half(behind) - base, kFar), smaller(high_half(behind) - base, kFar)};
+    constexpr int kFarBelow = kFar + kRows - 1;  // from the first voxel, kFar from the last
+    const int down[2] = {smaller(low_half(behind) - base, kFarBelow),
+                         smaller(high_half(behind) - base, kFarBelow)};
     if (changes == 0) {
       DTK_COUNT(pair_ends, 1);
       // As in offer_sites, with steps of their own in each half: sums and differences of numbers whose halves
