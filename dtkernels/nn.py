@@ -207,8 +207,6 @@ class LRNet(torch.nn.Module):
             ]
         )
         self.head = _convolution(spatial_dims)(top, 1, 1)
-        # ReLU's output must not begin dead.
-        torch.nn.init.constant_(self.head.bias, 0.5)
         self.pool = {2: torch.nn.functional.max_pool2d, 3: torch.nn.functional.max_pool3d}[spatial_dims]
 
     def forward(self, probabilities: Tensor) -> Tensor:
@@ -222,7 +220,9 @@ class LRNet(torch.nn.Module):
         x = self.down[2](self.pool(x1, 2, ceil_mode=True))
         x = self.up[0](torch.cat([_resized(x, x1), x1], 1))
         x = self.up[1](torch.cat([_resized(x, x0), x0], 1))
-        return torch.relu(self.head(x)).reshape(probabilities.shape)
+        # While it learns, the ReLU leaks: pushed below 0 by the background in a first step, it would stay there.
+        slope = 0.01 if self.training else 0.0
+        return torch.nn.functional.leaky_relu(self.head(x), slope).reshape(probabilities.shape)
 
 
 def pretrain(

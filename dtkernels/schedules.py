@@ -259,7 +259,7 @@ class CompoundLoss(torch.nn.Module):
     0.7500 tensor([1., 0.])
     >>> loss.step()
     >>> print(f"{loss(p, mask, spacing=2.0):.4f}", loss.weights)
-    0.4583 tensor([0.5000, 0.5000])
+    0.5000 tensor([0.5000, 0.5000])
     """
 
     weights: Tensor

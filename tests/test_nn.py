@@ -81,7 +81,7 @@ def test_distance_network_learns_distances_and_is_frozen(dims: int) -> None:
 
 
 def test_distance_network_has_the_papers_size_and_any_number_of_classes() -> None:
-    net = LRNet(2)
+    net = LRNet(2).eval()
     widths = [block[0].out_channels for block in net.down]
     assert widths == [2, 4, 8]
     x = torch.rand(2, 3, 9, 7)
