@@ -55,7 +55,33 @@ def _error(p: Tensor, values: Tensor, first: int | None, opposite: bool) -> Tens
         g = values.to(p.dtype, copy=True)
         return (g.neg_().add_(1) if opposite else g).sub_(p)
     names = over_space(torch.arange(first, first + p.shape[1], device=p.device), p)
-    return p.neg().add_(values != names if opposite else values == names)
+    named = values != names if opposite else values == names
+    return torch.where(named, p.new_ones(()), p.new_zeros(())).sub_(p)
+
+
+class ScoredSoftmax(torch.autograd.Function):
+    """Channels ``first`` and up of the softmax over all.
+
+    Autograd's gradient of the slice is a map of its own, filled with zeros, copied to, and read again. Here
+    ``p_k (g_k - sum_l g_l p_l)`` takes its sum over the scored channels alone.
+    """
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, x: Tensor, first: int) -> Tensor:
+        p = torch.softmax(x, 1)
+        ctx.save_for_backward(x, p)
+        ctx.first = first  # type: ignore[attr-defined]
+        return p[:, first:]
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, p = ctx.saved_tensors
+        if torch.is_grad_enabled():  # a second derivative is asked for: p has to know its own
+            p = torch.softmax(x, 1)
+        scored = p[:, ctx.first :]
+        result = p * (grad * scored).sum(1, keepdim=True).neg_()
+        result[:, ctx.first :].addcmul_(grad, scored)
+        return result, None
 
 
 class Products(torch.autograd.Function):

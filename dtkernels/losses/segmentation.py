@@ -14,7 +14,7 @@ from torch import Tensor
 from .. import functional, maps
 from ..arguments import SpacingLike, check_no_gradient, check_tensor
 from ..formula import check_name
-from ._sums import spatial_axes
+from ._sums import ScoredSoftmax, spatial_axes
 
 REDUCTIONS = ("mean", "sum", "none")
 
@@ -266,6 +266,8 @@ class SegmentationLoss(torch.nn.Module):
         p = input if input.dtype == torch.float64 else input.to(torch.float32)
         if self.sigmoid:
             p = torch.sigmoid(p)
+        if self.softmax and truth.classes < input.shape[1]:
+            return ScoredSoftmax.apply(p, input.shape[1] - truth.classes)  # type: ignore[no-any-return, no-untyped-call]
         if self.softmax and input.shape[1] > 1:
             p = torch.softmax(p, 1)
         if self.other_act is not None:
