@@ -67,9 +67,9 @@ class SmoothHeaviside(torch.nn.Module):
 class DistanceHead(torch.nn.Module):
     """Segmentation and distance map from the same features: two convolutions of one voxel (multi-head).
 
-    ``forward`` takes features (B, F, *spatial) and returns ``(logits, maps)``, both (B, C, *spatial). Train the
-    maps with :class:`~dtkernels.losses.SignedDistanceRegressionLoss` or :class:`~dtkernels.losses.SDFProductLoss`;
-    both heads send their gradients into the features.
+    ``forward`` takes features ``(B, F, *spatial)`` and returns ``(logits, maps)``, both ``(B, C, *spatial)``.
+    Train the maps with :class:`~dtkernels.losses.SignedDistanceRegressionLoss` or
+    :class:`~dtkernels.losses.SDFProductLoss`; both heads send their gradients into the features.
 
     References:
         Ma et al., How distance transform maps boost segmentation CNNs: an empirical study, MIDL 2020 (tanh for
@@ -106,7 +106,7 @@ class DistanceHead(torch.nn.Module):
         """Logits and maps.
 
         Args:
-            features: (B, F, *spatial).
+            features: ``(B, F, *spatial)``.
         """
         maps_ = self.distance(features)
         return self.segmentation(features), maps_ if self.activation is None else self.activation(maps_)
@@ -115,9 +115,9 @@ class DistanceHead(torch.nn.Module):
 class ReconstructionBranch(torch.nn.Module):
     """A distance map by a decoder of its own, from the features of an encoder.
 
-    ``forward`` takes the encoder's features, coarsest first, and returns maps (B, C, *spatial) of the finest ones'
-    size. Each level is brought to the size of the next by linear interpolation, joined with it, and convolved. It
-    is thrown away after training: its task is to teach the encoder the shape.
+    ``forward`` takes the encoder's features, coarsest first, and returns maps ``(B, C, *spatial)`` of the finest
+    ones' size. Each level is brought to the size of the next by linear interpolation, joined with it, and
+    convolved. It is thrown away after training: its task is to teach the encoder the shape.
 
     References:
         Ma et al., How distance transform maps boost segmentation CNNs: an empirical study, MIDL 2020 (as an
@@ -171,8 +171,8 @@ class LRNet(torch.nn.Module):
     it once on ground-truth masks with :func:`pretrain`, which freezes it; then the error of its map of the
     prediction against the target's true map is a loss that the segmentation network can follow.
 
-    ``forward`` takes probabilities (B, C, *spatial) and returns maps of the same shape, not negative. Each class
-    is an image of its own, so that one network serves any number of classes.
+    ``forward`` takes probabilities ``(B, C, *spatial)`` and returns maps of the same shape, not negative. Each
+    class is an image of its own, so that one network serves any number of classes.
 
     References:
         Li et al., Deep distance map regression network with shape-aware loss for imbalanced medical image
@@ -213,7 +213,7 @@ class LRNet(torch.nn.Module):
         """The maps.
 
         Args:
-            probabilities: (B, C, *spatial).
+            probabilities: ``(B, C, *spatial)``.
         """
         x0 = self.down[0](probabilities.flatten(0, 1).unsqueeze(1))
         x1 = self.down[1](self.pool(x0, 2, ceil_mode=True))
@@ -239,8 +239,8 @@ def pretrain(
     in evaluation mode with parameters that need no gradient: gradients go through it, not into it.
 
     Args:
-        net: an :class:`LRNet`, or any that maps (B, C, *spatial) to the same shape.
-        masks: batches of masks (B, C, *spatial), any dtype, on the network's device.
+        net: an :class:`LRNet`, or any that maps ``(B, C, *spatial)`` to the same shape.
+        masks: batches of masks ``(B, C, *spatial)``, any dtype, on the network's device.
         convention: of the maps, by name; not negative for an :class:`LRNet`.
         spacing: as in :func:`dtkernels.edt`.
         learning_rate: of Adam.

@@ -9,7 +9,7 @@ On probabilities:
 
 ================================  =========================================================================
 :class:`BoundaryLoss`             mean of the target's signed distance times the probability
-:class:`RegionWiseLoss`          the same with a rectified map, or any other
+:class:`RegionWiseLoss`           the same with a rectified map, or any other
 :class:`HausdorffDTLoss`          mean of the squared error times the distances to both boundaries
 :class:`LogHausdorffDTLoss`       log(1 + the same)
 :class:`GeneralizedSurfaceLoss`   share of the target's squared distances that the prediction gets wrong
@@ -20,11 +20,11 @@ On probabilities:
 
 On predicted maps:
 
-======================================  ===================================================================
+=====================================  ====================================================================
 :class:`SDFProductLoss`                agreement of two signed distance maps in sign and size
 :class:`ShapeAwareLoss`                Dice of the map's mask, its product loss and its absolute error
 :class:`SignedDistanceRegressionLoss`  absolute, squared or smooth error of a map
-======================================  ===================================================================
+=====================================  ====================================================================
 """
 
 from .boundary import BoundaryLoss

@@ -94,7 +94,7 @@ class HausdorffDTLoss(_Mirrored, losses.HausdorffDTLoss, _Loss):
         Args:
             alpha: exponent of the distances.
             include_background: whether channel 0 is scored.
-            to_onehot_y: whether the target is a label map (B, 1, *spatial).
+            to_onehot_y: whether the target is a label map ``(B, 1, *spatial)``.
             sigmoid: apply a sigmoid to the input.
             softmax: apply a softmax over the channels of the input.
             other_act: apply this function to the input.
@@ -105,7 +105,7 @@ class HausdorffDTLoss(_Mirrored, losses.HausdorffDTLoss, _Loss):
         super().__init__(alpha, include_background, to_onehot_y, sigmoid, softmax, other_act, reduction, batch)
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:  # type: ignore[override]
-        """The loss of a prediction (B, C, *spatial) and its target.
+        """The loss of a prediction ``(B, C, *spatial)`` and its target.
 
         Args:
             input: probabilities, or logits with an activation.
@@ -127,7 +127,7 @@ class HausdorffDTLoss(_Mirrored, losses.HausdorffDTLoss, _Loss):
         """Distances to the boundary on both sides of it, of ``img > 0.5``.
 
         Args:
-            img: (B, C, *spatial).
+            img: ``(B, C, *spatial)``.
         """
         return _maps.to_boundary_(functional.sdf(img, threshold=0.5, spatial_dims=img.ndim - 2))
 
@@ -157,7 +157,7 @@ class BoundaryLoss(_Mirrored, losses.BoundaryLoss, _Loss):
 
         Args:
             include_background: whether channel 0 is scored.
-            to_onehot_y: whether the target is a label map (B, 1, *spatial) or (B, *spatial).
+            to_onehot_y: whether the target is a label map ``(B, 1, *spatial)`` or ``(B, *spatial)``.
             sigmoid: apply a sigmoid to the input.
             softmax: apply a softmax over the channels of the input.
             other_act: apply this function to the input.
@@ -168,7 +168,7 @@ class BoundaryLoss(_Mirrored, losses.BoundaryLoss, _Loss):
         super().__init__(include_background, to_onehot_y, sigmoid, softmax, other_act, reduction, batch)
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:  # type: ignore[override]
-        """The loss of a prediction (B, C, *spatial) and its target.
+        """The loss of a prediction ``(B, C, *spatial)`` and its target.
 
         Args:
             input: probabilities, or logits with an activation.
@@ -189,7 +189,7 @@ class BoundaryLoss(_Mirrored, losses.BoundaryLoss, _Loss):
         """``d_out`` outside and ``-(d_in - 1)`` inside of ``target > 0.5``.
 
         Args:
-            target: (B, C, *spatial).
+            target: ``(B, C, *spatial)``.
         """
         if target.ndim not in (4, 5):
             raise ValueError("Only 2D (BNHW) and 3D (BNHWD) supported")
