@@ -50,13 +50,13 @@ class WeightedSquaredError(torch.autograd.Function):
 
 
 def _error(p: Tensor, values: Tensor, first: int | None, opposite: bool) -> Tensor:
-    """``g - p`` in a single new tensor, and a bool one for labels."""
+    """``g - p`` in a single new tensor."""
     if first is None:
         g = values.to(p.dtype, copy=True)
         return (g.neg_().add_(1) if opposite else g).sub_(p)
     names = over_space(torch.arange(first, first + p.shape[1], device=p.device), p)
-    named = values != names if opposite else values == names
-    return torch.where(named, p.new_ones(()), p.new_zeros(())).sub_(p)
+    named = torch.empty_like(p, memory_format=torch.contiguous_format).copy_(names)
+    return (named.ne_(values) if opposite else named.eq_(values)).sub_(p)
 
 
 class ScoredSoftmax(torch.autograd.Function):
