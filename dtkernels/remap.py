@@ -7,6 +7,7 @@ depends on the data stays on the device.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Sequence
@@ -262,26 +263,28 @@ def _shift_to_faces(maps: Tensor, dims: int, spacing: Any, backend: str | None) 
     axes are largest, the segment leaves through an edge, and the narrowest of them counts.
     """
     inside = maps < 0
-    device = maps.device
-    if isinstance(spacing, Tensor):
-        s = spacing.to(torch.float32).view(-1, 1, 1, 1, 1, 3)
-        given: Any = spacing[:, 3 - dims :]
-    else:
-        s = torch.tensor(spacing, dtype=torch.float32, device=device)
-        given = list(spacing[3 - dims :])
-    squeezed = inside.view(*inside.shape[:2], *inside.shape[5 - dims :])
+    given = spacing[:, 3 - dims :] if isinstance(spacing, Tensor) else list(spacing[3 - dims :])
+    images = inside.view(*inside.shape[:2], *inside.shape[5 - dims :])
     to_outside, to_inside = (
         transform.nearest(m, given, spatial_dims=dims, backend=backend)[1].view(inside.shape)
-        for m in (squeezed, ~squeezed)
+        for m in (images, ~images)
     )
-    index = torch.where(inside, to_outside, to_inside)
-    steps = []
-    for axis in (2, 3, 4):
+    place = torch.where(inside, to_outside, to_inside)
+    if math.prod(maps.shape[2:]) < 2**31:
+        place = place.int()
+    steps, widths = [], []
+    for axis in range(4, 4 - dims, -1):
         n = maps.shape[axis]
-        place = torch.arange(n, device=device).view(-1, *(1,) * (4 - axis))
-        steps.append((index.div(math.prod(maps.shape[axis + 1 :]), rounding_mode="floor") % n - place).abs_())
-    k = torch.stack(steps, dim=-1)
-    across = torch.where(k == k.amax(-1, keepdim=True), s, math.inf)[..., 3 - dims :].amin(-1)
+        own = torch.arange(n, device=maps.device, dtype=place.dtype).view(-1, *(1,) * (4 - axis))
+        steps.append((place % n).sub_(own).abs_())
+        place = place.div(n, rounding_mode="floor")
+        column = axis - 2
+        width = spacing[:, column].float().view(-1, 1, 1, 1, 1) if isinstance(spacing, Tensor) else spacing[column]
+        widths.append(width)
+    most = functools.reduce(torch.maximum, steps)
+    across = functools.reduce(
+        torch.minimum, (torch.where(k == most, s, math.inf) for k, s in zip(steps, widths, strict=True))
+    )
     maps.sub_(torch.copysign(across.mul_(0.5), maps))  # infinite distances stay so
 
 
@@ -303,14 +306,13 @@ def _evaluate(
     signed = inside == Inside.NEGATIVE
     inner = foreground(layout) if inside == Inside.MASK else (maps < 0 if signed else maps > 0)
     d = maps.abs()
-    sides = 5 - dims
+    extents = [n * spacing[..., axis] if isinstance(spacing, Tensor) else n * spacing[axis]
+               for axis, n in enumerate(maps.shape[2:]) if axis >= 3 - dims]  # fmt: skip
     if isinstance(spacing, Tensor):
-        s: Scalar = spacing[:, 2].to(torch.float32).view(-1, 1, 1, 1, 1)
-        extent = torch.tensor(maps.shape[sides:], device=maps.device)
-        diagonal: Scalar = (spacing[:, 3 - dims :] * extent).norm(dim=1).to(torch.float32).view(-1, 1, 1, 1, 1)
+        s: Scalar = spacing[:, 2].float().view(-1, 1, 1, 1, 1)
+        diagonal: Scalar = torch.stack(extents).norm(dim=0).float().view(-1, 1, 1, 1, 1)
     else:
-        s = spacing[2]
-        diagonal = math.hypot(*(n * k for n, k in zip(maps.shape[sides:], spacing[3 - dims :], strict=True)))
+        s, diagonal = spacing[2], math.hypot(*extents)
     top_in: Scalar = 0.0
     top_out: Scalar = 0.0
     if extrema is not None:
@@ -327,11 +329,13 @@ def _evaluate(
     ).clamp_(f.low, f.high)
     if o.boundary == "inner_zero":
         value.masked_fill_(_contour(inner, o._replace(connectivity=1), dims), f.edge)
-    empty, full = (
-        torch.as_tensor(a + b * diagonal if b else a).clamp(-f.limit, f.limit) for a, b in (f.empty, f.full)
-    )
-    missing = torch.where(inner, full.to(maps), empty.to(maps))
-    torch.where(d.isinf(), missing, value, out=maps)
+    empty, full = (_missing(pair, f.limit, diagonal) for pair in (f.empty, f.full))
+    torch.where(d.isinf(), torch.where(inner, full, empty), value, out=maps)
+
+
+def _missing(pair: tuple[float, float], limit: float, diagonal: Scalar) -> Scalar:
+    value = pair[0] + pair[1] * diagonal if pair[1] else pair[0]
+    return value.clamp(-limit, limit) if isinstance(value, Tensor) else max(min(value, limit), -limit)
 
 
 def _side(d: Tensor, side: Side, v: tuple[Scalar, ...], divisor: Scalar, rate: float) -> Scalar:

@@ -42,6 +42,7 @@ def test_extrema_are_those_of_the_map(backend: Backend, shape: tuple, signed: bo
     images = np.stack([masks.make(kind, shape) for kind in kinds] + [np.zeros(shape), np.ones(shape)])
     for spacing in (None, 0.5, (0.75, 1.5, 3.0)[: len(shape)]):
         full = np.broadcast_to(1.0 if spacing is None else spacing, (len(shape),))
+        want = np.stack([expected(m, full, signed=signed, closed=border == "closed") for m in images])
         for squared in (False, True):
             values = [float(s) for s in full] if spacing is not None else None
             options = {"signed": signed, "squared": squared, "border": border, "backend": backend.name}
@@ -52,7 +53,6 @@ def test_extrema_are_those_of_the_map(backend: Backend, shape: tuple, signed: bo
             op = backend.sdf if signed else backend.edt
             same = op(backend.put(images), values, spatial_dims=len(shape), squared=squared, border=border)
             np.testing.assert_array_equal(numpy(result)[0], numpy(same))
-            want = np.stack([expected(m, full, signed=signed, closed=border == "closed") for m in images])
             bound = oracle.tolerance(len(shape), is_squared=True) * 2
             exact = spacing is None and squared  # without EXTREMA, roots are squared again
             np.testing.assert_allclose(numpy(extrema)[0], want, rtol=0 if exact else bound)
