@@ -32,7 +32,7 @@ from dtkernels.plans.transform import plan  # noqa: E402
 BUDGETS = {
     "scan": 80, "scan_long": 48, "lines": 64, "packed_slices": 64, "slices": 64, "parabolas": 64, "receivers": 40,
     "nearest_rows": 80, "nearest_lines": 64,
-    "label_rows": 80, "label_unite": 64, "label_roots": 48, "label_count": 48, "label_write": 48,
+    "label_rows": 80, "label_unite": 80, "label_roots": 48, "label_count": 48, "label_write": 48,
     "remap": 64, "component_maxima": 40,
 }  # fmt: skip
 

@@ -183,7 +183,7 @@ __device__ inline RunWord run_word(uint32_t bits, int word, int lanes, RunCarry*
 //
 // Threads: 1 << lanes_log2 lanes to a row, a lane to a word; rows of more than 32 words go round.
 template <typename Node>
-__global__ void __launch_bounds__(256) label_unite(const __grid_constant__ Label params) {
+__global__ void __launch_bounds__(256, 3) label_unite(const __grid_constant__ Label params) {
   constexpr int kNeighbours = 4;
   const int lanes = 1 << params.lanes_log2;
   const int lane = lane_index() & (lanes - 1);
