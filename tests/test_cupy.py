@@ -334,6 +334,36 @@ def test_label_as_on_the_cpu_backend(fake: FakeCuPy, shape: tuple[int, ...]) -> 
 
 
 @emulated
+@compiled
+def test_suites_of_positions_and_labels(tmp_path: Path) -> None:
+    """The suites that other backends pass, through this front end and the emulated kernels."""
+    # Without the ladder of backends, in which this one serves CPUs now.
+    selection = ["-m", "not large", "-k", "not ladder and not compile_with", "-p", "no:cacheprovider"]
+    suites = [str(ROOT / "tests" / f"test_{name}.py") for name in ("label", "nearest")]
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-p",
+            "emulated_cupy",
+            "--dtk-backend",
+            "cupy",
+            *selection,
+            *suites,
+        ],
+        env={**os.environ, "CUPY_CACHE_DIR": str(tmp_path), "PYTHONPATH": str(ROOT / "tests")},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
+    assert int(re.findall(r"(\d+) passed", done.stdout)[0]) > 200
+
+
+@emulated
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_exact_against_the_oracle(fake: FakeCuPy, shape: tuple[int, ...]) -> None:
     mask = mask_of(shape, 0.9)
