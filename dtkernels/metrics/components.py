@@ -40,6 +40,7 @@ from torch import Tensor
 from .. import arguments, functional
 from ..arguments import SpacingLike
 from . import masks
+from .packed import cropped
 from .surface import surface_metrics
 
 Array = NDArray[Any]
@@ -169,7 +170,8 @@ def lesion_metrics(
             sides = zip(images.spatial, row or [1.0] * dims, strict=True)
             options["on_empty"] = math.hypot(*(n * s for n, s in sides))
         for k in range(classes):
-            p, t = (masks.binary(m.name, m.stored(b, k)) for m in (images.pred, images.target))
+            # nothing outside the box around both has a part in cells or components
+            p, t = map(torch.from_numpy, cropped([(m.name, m.stored(b, k)) for m in (images.pred, images.target)]))
             parts = (_cells if matching == "voronoi" else _overlapping)(p, t, row, connectivity, threshold)
             values = _measure(parts, row, names, options)
             at = np.unravel_index(b * classes + k, images.lead) if images.lead else ()
