@@ -175,6 +175,17 @@ def check_device(name: str, value: torch.Tensor, mask: torch.Tensor) -> None:
         raise ValueError(f"{name}: expected a tensor on device {mask.device} like the mask, got {value.device}")
 
 
+def device_by_name(name: str) -> torch.device:
+    """A device that is here, by the name that a user typed."""
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ValueError(f"device: expected cpu, cuda or cuda:1, got {name!r}") from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"device: expected one that is here, got {name!r}, but torch sees no such GPU")
+    return device
+
+
 def check_options(
     *,
     squared: Any = False,

@@ -28,6 +28,7 @@ import torch
 from numpy.typing import NDArray
 
 from . import metrics, volumes
+from .arguments import device_by_name
 from .data import MissingDependencyError
 from .metrics import Aggregate
 from .metrics.masks import choice, numbers_in
@@ -66,9 +67,7 @@ class Settings:
             choice("on_empty", self.on_empty, ("inf", "nan", "diagonal"))
         if self.labels is not None and not self.labels:
             raise ValueError("labels: expected at least one, got none")
-        device = torch.device(self.device)
-        if device.type == "cuda" and not torch.cuda.is_available():
-            raise ValueError(f"device: expected one that is here, got {self.device!r}, but torch sees no GPU")
+        device_by_name(self.device)
 
     @property
     def names(self) -> tuple[str, ...]:

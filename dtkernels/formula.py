@@ -125,6 +125,7 @@ def formula(options: Options) -> Formula:
         low=max(result.low, -limit),
         high=min(result.high, limit),
         limit=limit,
+        edge=min(result.edge, limit),
         empty=_fill(o, o.on_empty, result.outside, outer),
         full=_fill(o, o.on_full, result.inside, inner),
     )
@@ -216,6 +217,8 @@ def check(options: Options, dims: int) -> Options:
         least = -math.inf if name in ("amplitude", "weight") else 0.0
         if value is not None and not least < value < math.inf:
             raise ValueError(f"{name}: expected a {'finite' if least else 'positive finite'} number, got {value}")
+    if not 1e-18 <= o.sigma <= 1e18:  # as spacings: its square is a float32
+        raise ValueError(f"sigma: expected a number in [1e-18, 1e18], got {o.sigma}")
     check_connectivity(o.connectivity, dims)
     for condition, message in _impossible(o):
         if condition:

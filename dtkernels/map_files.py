@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from . import maps
+from .arguments import device_by_name
 from .data import MissingDependencyError, require
 from .formula import Options, check
 from .volumes import SUFFIXES, Volume, VolumeError, is_volume, read
@@ -106,7 +107,7 @@ def convert(source: Path, target: Path, request: Request) -> dict[str, Any]:
     except (TypeError, ValueError, RuntimeError) as error:
         raise VolumeError(f"{source}: {error}") from error
     values = result.cpu().numpy()
-    _write(target, values, volume, request.classes is not None)
+    _write(target, values, volume, spacing, request.classes is not None)
     finite = values[np.isfinite(values)]
     return {
         "input": str(source),
@@ -125,24 +126,34 @@ def _tensor(volume: Volume, request: Request) -> torch.Tensor:
     if request.label is not None:
         voxels = voxels == request.label
     elif request.classes is not None and voxels.dtype.kind == "f":
-        rounded = voxels.astype(np.int64)
+        with np.errstate(invalid="ignore"):  # NaN is no whole number
+            rounded = voxels.astype(np.int64)
         if not np.array_equal(rounded, voxels):
             raise VolumeError(f"{volume.path}: expected whole numbers as labels, got dtype {voxels.dtype}")
         voxels = rounded
     if voxels.dtype.kind == "u" and voxels.dtype.itemsize > 1:  # torch computes with signed integers
         voxels = voxels.astype(np.int64)
+    if voxels.dtype.kind == "f" and voxels.dtype.itemsize > 8:  # and knows no long doubles
+        voxels = voxels.astype(np.float64)
     native = voxels.astype(voxels.dtype.newbyteorder("="), copy=False)
     if any(stride < 0 for stride in native.strides) or not native.flags.writeable:
         native = native.copy(order="K")
     return torch.from_numpy(native).to(request.device)
 
 
-def _write(target: Path, values: NDArray[np.float32], volume: Volume, by_class: bool) -> None:
+def _write(
+    target: Path,
+    values: NDArray[np.float32],
+    volume: Volume,
+    spacing: tuple[float, ...] | None,
+    by_class: bool,
+) -> None:
     """Classes are the first axis of an array, and the last of a NIfTI file, as its format has it."""
-    target.parent.mkdir(parents=True, exist_ok=True)
     try:
+        target.parent.mkdir(parents=True, exist_ok=True)
         if target.name.lower().endswith(".npy"):
-            np.save(target, values)
+            with target.open("wb") as file:  # np.save adds a suffix to .NPY
+                np.save(file, values)
             return
         nibabel = require("nibabel", f"writing {target}", extra="cli")
         header = None
@@ -155,7 +166,9 @@ def _write(target: Path, values: NDArray[np.float32], volume: Volume, by_class: 
                 header.set_data_dtype(np.float32)
         if by_class:
             values = np.moveaxis(values, 0, -1)
-        affine = volume.affine if volume.affine is not None else np.eye(4)
+        affine = volume.affine
+        if affine is None:
+            affine = np.diag([*(spacing or ()), *[1.0] * (4 - len(spacing or ()))])
         nibabel.save(nibabel.Nifti1Image(values, affine, header), os.fspath(target))
     except MissingDependencyError:
         raise
@@ -179,8 +192,9 @@ def run(inputs: Sequence[Path], output: Path, request: Request, as_json: bool) -
 
     try:
         check(maps.resolve(request.convention, **{**request.options, "connectivity": None}), 3)
+        device_by_name(request.device)
         pairs = pair(inputs, output)
-    except (TypeError, ValueError) as error:
+    except (OSError, TypeError, ValueError) as error:
         complain(str(error))
         return 2
     done, failed = [], 0

@@ -58,13 +58,19 @@ def distance_map(
     inside = Inside.NEGATIVE
     if contour:
         inside = Inside.MASK
-    elif f.one_sided is not None and f.empty == (f.one_sided, 0.0) and "error" not in (o.on_empty, o.on_full):
+    elif (
+        f.one_sided is not None
+        and f.empty == (f.one_sided, 0.0)
+        and "error" not in (o.on_empty, o.on_full)
+        and not apart  # signs tell the sides apart
+    ):
         inside = Inside.POSITIVE  # nobody asks how far a background voxel is
 
     extrema = None
     if f.uses_maxima and not apart and not contour:
         extrema = torch.zeros((*images[:2], 2), dtype=torch.float32, device=mask.device)
-    common: dict[str, Any] = {"border": o.border, "backend": backend}
+    # A closed border has made the outermost foreground contour already, and is none for the background.
+    common: dict[str, Any] = {"border": "open" if contour else o.border, "backend": backend}
     if inside == Inside.NEGATIVE and num_classes == 2 and o.border == "open" and (binary or _is_binary(mask)):
         phi = _of_two_classes(mask, images, shape, dims, spacing, out, extrema, common)
     else:

@@ -75,6 +75,7 @@ def exact_signed_distance(
 
     Raises:
         TypeError, ValueError, RuntimeError: as :func:`dtkernels.envelope`; ``min_contrast`` not in (0, 1].
+        NotImplementedError: ``p`` carries a tangent of forward-mode differentiation, without ``subvoxel``.
 
     References:
         Osher & Sethian, Fronts propagating with curvature-dependent speed, Journal of Computational Physics 79,
@@ -93,12 +94,15 @@ def exact_signed_distance(
     arguments.check_function("p", p)
     if isinstance(min_contrast, bool) or not isinstance(min_contrast, numbers.Real) or not 0 < min_contrast <= 1:
         raise ValueError(f"min_contrast: expected a number in (0, 1], got {min_contrast!r}")
+    if isinstance(threshold, bool) or not isinstance(threshold, numbers.Real):
+        raise TypeError(f"threshold: expected a number, got {threshold!r}")
     if not -math.inf < threshold < math.inf:
         raise ValueError(f"threshold: expected a finite number, got {threshold!r}")
     dims = arguments.resolve_spatial_dims(p.ndim, spatial_dims, "p")
     mask = p.detach()
     exact: Tensor | None = None
     if not subvoxel:
+        arguments.check_no_tangent("p", p)
         exact = functional.sdf(mask, spacing, spatial_dims=dims, threshold=threshold, backend=backend)
         if not (p.requires_grad and torch.is_grad_enabled()):
             return exact
@@ -108,7 +112,9 @@ def exact_signed_distance(
     surface = _to_surface(p, inside, square, q, dims, threshold, float(min_contrast))
     if exact is None:
         return surface
-    return torch.where(q < 0, exact, exact + (surface - surface.detach()).to(exact.dtype))
+    # Zero, but for its gradient. Where p is infinite or NaN the surface may be NaN: the distance is exact still.
+    change = (surface - surface.detach()).to(exact.dtype)
+    return torch.where((q < 0) | change.isnan(), exact, exact + change)
 
 
 class ExactSignedDistance(nn.Module):

@@ -136,3 +136,29 @@ def test_list_names_every_convention() -> None:
     assert all(name in output for name in dtk.conventions())
     record = json.loads(dtk_map("--list", "--json")[1])
     assert record["kervadec"]["options"] == {"boundary": "shift", "on_empty": "zeros", "on_full": "zeros"}
+
+
+def test_what_the_file_system_or_torch_refuses_is_named(tmp_path: Path) -> None:
+    mask = tmp_path / "mask.npy"
+    np.save(mask, np.eye(4, dtype=np.uint8))
+    (tmp_path / "file").write_text("")
+    code, _, error = dtk_map(mask, tmp_path / "file" / "map.npy")
+    assert code == 1
+    assert "cannot be written" in error
+    for device in ("nonsense", "cuda:99"):
+        code, _, error = dtk_map(mask, tmp_path / "map.npy", "--device", device)
+        assert (code, "device" in error) == (2, True)
+
+
+def test_long_doubles_and_names_in_capitals(tmp_path: Path) -> None:
+    np.save(tmp_path / "mask.npy", np.eye(4, dtype=np.longdouble))
+    out = tmp_path / "MAP.NPY"
+    assert dtk_map(tmp_path / "mask.npy", out)[0] == 0
+    np.testing.assert_array_equal(np.load(out), dtk.distance_map(torch.eye(4), "half").numpy())
+
+
+def test_spacing_of_arrays_goes_into_nifti(tmp_path: Path) -> None:
+    np.save(tmp_path / "mask.npy", np.eye(4, dtype=np.uint8))
+    assert dtk_map(tmp_path / "mask.npy", tmp_path / "map.nii", "--spacing", "2,0.5")[0] == 0
+    image = nibabel.load(tmp_path / "map.nii")
+    np.testing.assert_array_equal(image.affine, np.diag([2, 0.5, 1, 1]))

@@ -482,3 +482,38 @@ def test_bad_masks_are_refused() -> None:
         dtk.distance_map(torch.zeros(3, 3), "edt", num_classes=2)
     with pytest.raises(ValueError, match="out: expected shape"):
         dtk.distance_map(torch.zeros(3, 3), "ma_sdf", out=torch.zeros(3, 4))
+
+
+@pytest.mark.parametrize("name", ["cpu", "reference"])
+class TestOptionsThatMeet:
+    """Pairs of options, each of which changes what the other starts from."""
+
+    OBJECT = torch.tensor([[0, 0, 0, 0], [0, 1, 1, 1], [0, 1, 1, 1]])
+
+    def test_half_without_an_outside_is_the_inside_of_half(self, name: str) -> None:
+        want = dtk.distance_map(self.OBJECT, "half", (2.0, 1.0), backend=name).clamp(max=0)
+        got = dtk.distance_map(self.OBJECT, "half", (2.0, 1.0), outside="zero", on_empty="zeros", backend=name)
+        assert torch.equal(got, want)
+        assert got.min() == -2.5
+
+    def test_a_closed_border_is_no_contour_of_the_background(self, name: str) -> None:
+        open_, closed = (
+            dtk.distance_map(self.OBJECT, "itk_maurer", border=b, backend=name) for b in ("open", "closed")
+        )
+        assert torch.equal(closed[self.OBJECT == 0], open_[self.OBJECT == 0])
+        assert closed[self.OBJECT == 1].tolist() == [0, 0, 0, 0, 0, 0]
+        empty = torch.zeros_like(self.OBJECT)
+        assert dtk.distance_map(empty, "itk_maurer", border="closed", backend=name).isinf().all()
+
+    def test_truncate_clips_every_profile(self, name: str) -> None:
+        for options in ({"profile": "gaussian"}, {"profile": "penalty"}, {"profile": "indicator"}):
+            got = dtk.distance_map(self.OBJECT, truncate=0.5, **options, backend=name)
+            assert got.max() == 0.5, options
+        got = dtk.distance_map(self.OBJECT, "ma_sdf01", truncate=0.25, backend=name)
+        assert got.max() == 0.25
+
+
+@pytest.mark.parametrize("sigma", [1e-170, 1e170])
+def test_sigma_whose_square_is_no_float_is_refused(sigma: float) -> None:
+    with pytest.raises(ValueError, match="sigma: expected a number in"):
+        dtk.distance_map(torch.tensor([0, 1]), "unet_w", sigma=sigma)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from typing import Any
 
 import numpy as np
@@ -213,3 +214,16 @@ def test_arguments_are_checked() -> None:
     with pytest.raises(ValueError, match="threshold: expected a finite number"):
         exact_signed_distance(p, threshold=float("inf"))
     assert "threshold=0.5" in repr(ExactSignedDistance())
+
+
+def test_the_forward_value_is_exact_whatever_p_holds() -> None:
+    p = torch.tensor([math.nan, 0.2, math.inf, 0.9, -math.inf, 0.1])
+    want = dtk.sdf(p, threshold=0.5)
+    assert torch.equal(exact_signed_distance(p), want)
+    assert torch.equal(exact_signed_distance(p.requires_grad_()).detach(), want)
+
+
+def test_forward_mode_is_refused_where_it_would_be_zero() -> None:
+    p = torch.rand(4, 5)
+    with pytest.raises(NotImplementedError, match="p: expected a tensor without a tangent"):
+        torch.func.jvp(exact_signed_distance, (p,), (torch.ones_like(p),))

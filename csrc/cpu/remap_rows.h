@@ -119,8 +119,9 @@ class Values {
     } else {
       value = add_float(multiply_float(slope, d), offset);
       if (kDivide) value = divide_float(value, divisor);
-      value = min_float(max_float(add_float(value, add), low_), high_);
+      value = add_float(value, add);
     }
+    value = min_float(max_float(value, low_), high_);
     return select(equal(d, infinite_), missing, value);
   }
 
