@@ -186,6 +186,15 @@ def device_by_name(name: str) -> torch.device:
     return device
 
 
+def where_equal(x: torch.Tensor, value: int) -> torch.Tensor | None:
+    """Where ``x`` is ``value``; None where its dtype cannot hold it: to torch a uint8 255 equals -1."""
+    if not x.dtype.is_floating_point and x.dtype != torch.bool:
+        limits = torch.iinfo(x.dtype)
+        if not limits.min <= value <= limits.max:
+            return None
+    return x == (float(value) if x.dtype.is_floating_point else value)
+
+
 def check_options(
     *,
     squared: Any = False,

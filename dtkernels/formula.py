@@ -212,6 +212,8 @@ def check(options: Options, dims: int) -> Options:
         value = getattr(o, name)
         if isinstance(value, str):
             check_name(name, value, POLICIES, "or a number")
+        elif not math.isfinite(value):  # "inf" takes the sign of its side, and a number keeps its own
+            raise ValueError(f"{name}: expected a finite number or one of {', '.join(POLICIES)}, got {value}")
     for name in ("truncate", "sigma", "amplitude", "weight"):
         value = getattr(o, name)
         least = -math.inf if name in ("amplitude", "weight") else 0.0

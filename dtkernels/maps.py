@@ -11,6 +11,7 @@ A loss takes its map from here, with whatever convention its user names::
 
 from __future__ import annotations
 
+import math
 import numbers
 from typing import Any, NamedTuple
 
@@ -186,8 +187,8 @@ def distance_map(
         connectivity: of components and of the inner contour, as in :func:`dtkernels.label`; default: full.
         truncate: clip to this absolute value.
         on_empty: the map of an image without foreground: ``"zeros"``, ``"ones"``, ``"nan"``, ``"inf"`` or
-            ``"diagonal"`` (with the sign of the map outside), a number, or ``"error"``: ValueError, the only
-            choice that reads anything back to the host.
+            ``"diagonal"`` (with the sign of the map outside), a finite number, or ``"error"``: ValueError, the
+            only choice that reads anything back to the host.
         on_full: the same for an image without background (with the sign of the map inside).
         border: as in :func:`dtkernels.edt`; a closed image without background is not full, since there is
             background around it.
@@ -315,6 +316,8 @@ class _Classes(NamedTuple):
         """Labels that count from the first class that has a map, or masks."""
         if ignore_index is not None and (isinstance(ignore_index, bool) or not isinstance(ignore_index, int)):
             raise TypeError(f"ignore_index: expected None or an int, got {ignore_index!r}")
+        if threshold is not None and math.isnan(threshold):
+            raise ValueError("threshold: expected a number, got nan")
         lead = x.ndim - dims
         binary = x.dtype == torch.bool and include_background and ignore_index is None
         if argmax:
@@ -328,7 +331,7 @@ class _Classes(NamedTuple):
             num_classes, x = x.shape[1], x.argmax(1)
         elif num_classes is not None and threshold is not None:
             raise ValueError("threshold: expected None for a label map (num_classes is given)")
-        ignored = None if ignore_index is None else x == ignore_index
+        ignored = None if ignore_index is None else arguments.where_equal(x, ignore_index)
         if num_classes is None:
             if not include_background:
                 if lead != 2:

@@ -296,7 +296,7 @@ WORKER = """
 
 
 def test_processes_add_up(tmp_path):
-    torchmetrics = pytest.importorskip("dtkernels.compat.torchmetrics")
+    torchmetrics = pytest.importorskip("dtkernels.compat.torchmetrics", exc_type=ImportError)
     pred, target = batch((12, 14))
     torch.save((pred, target), tmp_path / "masks.pt")
     path = os.pathsep.join(p for p in (os.environ.get("PYTHONPATH"), str(ROOT)) if p)
@@ -330,7 +330,7 @@ def test_processes_add_up(tmp_path):
 
 @pytest.fixture
 def tm():
-    return pytest.importorskip("dtkernels.compat.torchmetrics")
+    return pytest.importorskip("dtkernels.compat.torchmetrics", exc_type=ImportError)
 
 
 @pytest.mark.parametrize("distance_metric", ["euclidean", "chessboard", "taxicab"])
@@ -530,6 +530,25 @@ def test_medpy_objects_on_one_another():
         for name in ("obj_tpr", "obj_fpr"):
             expected = getattr(theirs, name)(result, reference)
             assert getattr(our_medpy, name)(result, reference) == pytest.approx(expected), (seed, name)
+
+
+def test_medpy_objects_take_any_connectivity():
+    """As SciPy's structuring elements: more than the rank is the rank."""
+    x = blob((12, 12), 0)
+    assert our_medpy.obj_tpr(x, x, connectivity=9) == our_medpy.obj_tpr(x, x, connectivity=2) == 1
+
+
+def test_monai_ignores_nothing_that_the_dtype_cannot_hold():
+    y = torch.zeros(1, 1, 8, 8, dtype=torch.uint8)
+    y[..., 2:5, 2:5] = 1
+    from dtkernels.compat.monai.metrics import compute_hausdorff_distance
+
+    pred = y.roll(1, -1)
+    options = {"include_background": True}
+    assert torch.equal(
+        compute_hausdorff_distance(pred, y, ignore_index=-255, **options),
+        compute_hausdorff_distance(pred, y, **options),
+    )
 
 
 def test_medpy_volume_correlations():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import maps_oracle
 import numpy as np
 import pytest
@@ -376,6 +378,17 @@ def test_phi_of_two_classes_sums_to_one() -> None:
     torch.testing.assert_close(background + foreground, torch.ones(labels.shape), rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("dtype", "ignore_index"),
+    [(torch.uint8, -100), (torch.uint8, -1), (torch.uint8, 511), (torch.int8, 255), (torch.int64, 2**70)],
+)
+def test_an_ignored_label_that_the_dtype_cannot_hold_is_nowhere(dtype: torch.dtype, ignore_index: int) -> None:
+    """To torch, a uint8 156 equals -100, the usual ignored label."""
+    labels = torch.tensor([0, 255, 156, 1, 2], dtype=torch.uint8).to(dtype)
+    want = dtk.distance_map(labels, num_classes=3)
+    assert torch.equal(dtk.distance_map(labels, num_classes=3, ignore_index=ignore_index), want)
+
+
 def test_ignored_voxels_belong_to_no_class_and_have_no_map(backend: Backend) -> None:
     labels = (blobs((8, 9)) + 2 * blobs((8, 9), 4)).astype(np.uint8)
     labels[2:4, 3:7] = 255
@@ -462,6 +475,9 @@ def test_vmap_and_compile(backend: Backend) -> None:
         ({"num_classes": 1, "include_background": False}, ValueError, "num_classes: expected at least 2, got 1"),
         ({"include_background": False}, ValueError, "include_background: expected a mask"),
         ({"ignore_index": 1.0}, TypeError, "ignore_index: expected None or an int"),
+        ({"ignore_index": 1, "threshold": math.nan}, ValueError, "threshold: expected a number, got nan"),
+        ({"on_full": math.inf}, ValueError, "on_full: expected a finite number or one of zeros"),
+        ({"on_empty": -math.inf}, ValueError, "on_empty: expected a finite number or one of zeros"),
         ({"spacing": (1.0, 2.0)}, ValueError, "spacing: expected 3 numbers"),
         ({"backend": "cpuu"}, ValueError, "backend: expected one of"),
     ],

@@ -84,6 +84,14 @@ def test_batches_classes_rows_and_borders(emulated: Callable[..., torch.Tensor])
             np.testing.assert_array_equal(emulated(labels, name, rows, **call), want, err_msg=f"{name} {options}")
 
 
+@pytest.mark.parametrize("name", ["unet_w", "ma_sdf01", "kervadec", "dpce"])
+def test_truncated_maps(emulated: Callable[..., torch.Tensor], name: str) -> None:
+    mask = torch.from_numpy(MASKS["many"])
+    got = emulated(mask, name, truncate=0.25, spatial_dims=3)
+    np.testing.assert_array_equal(got, dtk.distance_map(mask, name, truncate=0.25, spatial_dims=3))
+    assert got.abs().max() == 0.25
+
+
 def test_layouts_dtypes_and_many_chunks(emulated: Callable[..., torch.Tensor]) -> None:
     mask = torch.from_numpy(np.random.default_rng(0).random((2, 2, 17, 19, 21)) < 0.4)
     for x in (mask, mask.transpose(2, 4), mask.to(torch.float16).flip(2), mask.long()[:, :, ::2]):

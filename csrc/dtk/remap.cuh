@@ -159,8 +159,8 @@ __global__ void __launch_bounds__(kRemapThreads) remap(const __grid_constant__ R
         value = line.slope * exp_negative(f.rate * (d * d)) + line.add;
       } else {
         value = (line.slope * d + line.offset) / line.divisor + line.add;
-        value = fminf(fmaxf(value, f.low), f.high);
       }
+      value = fminf(fmaxf(value, f.low), f.high);
       if (d == bits_to_float(0x7f800000u)) value = inside ? own.full : own.empty;
       if (params.inner_zero && inside && d <= image.widest && is_edge(i)) value = f.edge;
       maps[i] = value;

@@ -220,7 +220,9 @@ def _correspondences(first: ArrayLike, second: ArrayLike, connectivity: int) -> 
     """
     maps = []
     for x in (_mask(first), _mask(second)):
-        labels, count = functional.label(torch.from_numpy(x), connectivity=connectivity, spatial_dims=x.ndim)
+        labels, count = functional.label(
+            torch.from_numpy(x), connectivity=min(connectivity, x.ndim), spatial_dims=x.ndim
+        )
         maps.append((labels.numpy(), int(count)))
     (a, n), (b, m) = maps
     touching = (a > 0) & (b > 0)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .. import functional, maps
-from ..arguments import SpacingLike, check_no_gradient, check_tensor
+from ..arguments import SpacingLike, check_no_gradient, check_tensor, where_equal
 from ..formula import check_name
 from ._sums import ScoredSoftmax, spatial_axes
 
@@ -229,7 +229,8 @@ class SegmentationLoss(torch.nn.Module):
             target = target.to(torch.int32)
         elif target.dtype == torch.bool:
             target = target.to(torch.uint8)
-        return target, self._where_ignored(target)
+        ignored = None if self.ignore_index is None else where_equal(target, self.ignore_index)
+        return target, ignored
 
     def _read_channels(self, input: Tensor, target: Tensor, first: int) -> tuple[Tensor, Tensor | None]:
         batch, channels, *spatial = input.shape
@@ -244,22 +245,12 @@ class SegmentationLoss(torch.nn.Module):
         ignored = None
         if self.ignore_index is not None:
             if target.shape[1] == 1:
-                ignored = self._where_ignored(target)
+                ignored = where_equal(target, self.ignore_index)
             elif 0 <= self.ignore_index < target.shape[1]:
                 ignored = target[:, self.ignore_index : self.ignore_index + 1] > 0.5
             else:
                 ignored = target.amax(1, keepdim=True) <= 0.5
         return target[:, first:channels], ignored
-
-    def _where_ignored(self, target: Tensor) -> Tensor | None:
-        """Where the values are ``ignore_index``, None where they cannot be: to torch a uint8 255 equals -1."""
-        if self.ignore_index is None:
-            return None
-        if not target.dtype.is_floating_point and target.dtype != torch.bool:
-            limits = torch.iinfo(target.dtype)
-            if not limits.min <= self.ignore_index <= limits.max:
-                return None
-        return target == self.ignore_index
 
     def _probabilities(self, input: Tensor, truth: Truth) -> Tensor:
         """The activated input of the scored classes, in float32 or float64."""

@@ -42,6 +42,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ... import arguments
 from ...metrics import SurfaceMetrics, surface_metrics
 from .cumulative import CumulativeIterationMetric
 
@@ -370,7 +371,10 @@ def _without_ignored(y_pred: Tensor, y: Tensor, ignore_index: int | None) -> tup
     if ignore_index is None:
         return y_pred, y
     if y.shape[1] == 1:
-        keep = y != ignore_index
+        ignored = arguments.where_equal(y, ignore_index)
+        if ignored is None:
+            return y_pred, y
+        keep = ~ignored
     elif 0 <= ignore_index < y.shape[1]:
         keep = y[:, ignore_index : ignore_index + 1] != 1
     else:
