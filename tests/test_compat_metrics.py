@@ -181,7 +181,7 @@ def test_monai_ignore_index(ignore_index):
 
 
 def test_monai_trap_and_the_way_out():
-    """Defect 13 is kept where MONAI's numbers are asked for, and gone where on_empty is given."""
+    """Misses count for nothing where MONAI's numbers are asked for, and cost where on_empty is given."""
     target = torch.zeros(2, 1, 12, 12)
     target[:, :, 2:5, 2:5] = 1
     pred = target.roll(3, dims=-1)
@@ -356,7 +356,7 @@ def test_torchmetrics_hausdorff(tm, input_format, distance_metric):
 
 
 def test_torchmetrics_is_wrong_off_the_square_and_in_3d(tm):
-    """Defect 12; ours agrees with MONAI there."""
+    """Ours agrees with MONAI there."""
     functional = pytest.importorskip("torchmetrics.functional.segmentation")
     monai = pytest.importorskip("monai.metrics")
     pred, target = (x[:1, :3].int() for x in batch((24, 31)))

@@ -187,7 +187,7 @@ def test_distance_transform(monai: Any, shape: tuple[int, ...], sampling: Any) -
 
 
 def test_distance_transform_differs_where_monai_is_wrong() -> None:
-    """Defect 11 of conventions.md: SciPy's distances of a full mask are to a point outside of the image."""
+    """SciPy's distances of a full mask are to a point outside of the image."""
     assert np.isinf(transforms.DistanceTransformEDT()(np.ones((1, 4, 4)))).all()
 
 

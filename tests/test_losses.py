@@ -255,7 +255,7 @@ def test_monai_gives_the_same_without_a_boundary(monai: Any, name: str) -> None:
 
 
 def test_integer_target_does_not_truncate_the_map(monai: Any) -> None:
-    """Defect 5 of conventions.md: MONAI's distances take the target's dtype, and a bool target raises."""
+    """MONAI's distances take the target's dtype, and a bool target raises."""
     _, labels = make_case((24, 24), batch=1, classes=2)
     g = labels.float()
     p = torch.where(torch.roll(g, (3, 2), (2, 3)) > 0, 0.9, 0.1)
@@ -369,7 +369,7 @@ def test_more_classes_than_the_labels_dtype_holds(ignore_index: int | None) -> N
     [("two_sided", 1 + 2**2, 1 + 30**2), ("ma2020", 1, 1), ("one_sided", 2**2, 30**2)],
 )
 def test_false_positive_island(variant: str, near: float, far: float) -> None:
-    """Defect 1 of conventions.md: a false-positive pixel, 2 or 30 away from the object."""
+    """A false-positive pixel, 2 or 30 away from the object."""
     target = torch.zeros(1, 1, 16, 64)
     target[..., 4:12, 4:12] = 1
     loss = HausdorffDTLoss(include_background=True, variant=variant)
@@ -380,7 +380,7 @@ def test_false_positive_island(variant: str, near: float, far: float) -> None:
 
 
 def test_kervadec_zero_level_is_a_voxel_of_unit_spacing() -> None:
-    """Defects 6 and 14 of conventions.md: which of the two conventions to take at other spacings."""
+    """Which of the two conventions to take at other spacings."""
     target = torch.zeros(1, 1, 4, 6)
     target[..., 3:] = 1
     for spacing, boundary in ((1.0, 0.0), (5.0, -4.0), (0.3, 0.7)):

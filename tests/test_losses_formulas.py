@@ -358,7 +358,7 @@ DTYPES = [
 
 @EVERY
 def test_target_dtype_makes_no_difference(name: str) -> None:
-    """Defect 5 of conventions.md."""
+    """Integer one-hot targets cut the distances of published code off."""
     row = ROWS[name]
     logits, labels = make_case(TWO_D, classes=2)
     hot = one_hot(labels, 2)
@@ -371,7 +371,7 @@ def test_target_dtype_makes_no_difference(name: str) -> None:
 @EVERY
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 def test_half_inputs_and_autocast_are_computed_in_float32(name: str, dtype: torch.dtype) -> None:
-    """Defect 10 of conventions.md: squared distances across 600 pixels are beyond float16."""
+    """Squared distances across 600 pixels are beyond float16."""
     row = ROWS[name]
     x = torch.linspace(-2, 2, 2400).view(1, 2, 2, 600).to(dtype)
     g = torch.zeros(1, 2, 2, 600)
@@ -424,7 +424,7 @@ def test_gradients(name: str, named: bool) -> None:
 
 
 def test_region_wise_gradient_is_the_closed_form() -> None:
-    """Numbers of conventions.md 6; the loss has the 1/K, the gradient is quoted without."""
+    """Worked by hand; the loss has the 1/K, the gradient is given without."""
     for p, z, value, gradient in (
         ((0.25,) * 4, (0, 0, 0, -0.6), -0.0375, (0.0375, 0.0375, 0.0375, -0.1125)),
         ((0.25,) * 4, (1, 1, 1, -0.6), 0.15, (0.1, 0.1, 0.1, -0.3)),
@@ -447,7 +447,7 @@ def test_region_wise_gradient_is_the_closed_form() -> None:
 
 
 def test_penalised_cross_entropy_is_penalised() -> None:
-    """Defect 3 of conventions.md: the public code computes the weights and returns the plain mean."""
+    """The public code computes the weights and returns the plain mean."""
     logits, labels = make_case(TWO_D)
     plain = torch.nn.functional.cross_entropy(logits, labels[:, 0])
     ones = torch.ones_like(logits)
@@ -466,7 +466,7 @@ def test_penalised_cross_entropy_is_penalised() -> None:
 
 
 def test_the_heaviside_function_is_one_inside() -> None:
-    """Defect 8 of conventions.md: as printed, sign and k are wrong."""
+    """As eq. 3 of the paper is printed, sign and k are wrong."""
     mask = torch.zeros(1, 1, 12, 12)
     mask[..., 3:9, 3:9] = 1
     y = torch.from_numpy(xue_sdm(numpy(mask)[0, 0] > 0, None))[None, None]
@@ -487,7 +487,7 @@ def ball(radius: int) -> Array:
 
 
 def test_map_dice_is_best_hollow_as_printed_and_whole_when_weighted() -> None:
-    """Defect 9 of conventions.md."""
+    """The formula as printed scores a hollow ball above the ball itself."""
     mask = ball(25)
     phi = torch.from_numpy(li_nidm(mask, None)).float()[None, None]
     g = torch.from_numpy(mask).float()[None, None]
@@ -507,7 +507,7 @@ def test_map_dice_is_best_hollow_as_printed_and_whole_when_weighted() -> None:
 
 
 def test_raw_maps_push_true_logits_down_rectified_ones_never() -> None:
-    """Defect 15 of conventions.md: RW-Boundary with four classes and random probabilities."""
+    """RW-Boundary with four classes and random probabilities."""
     torch.manual_seed(0)
     labels = torch.from_numpy(make_case((64, 64), batch=1, classes=4, seed=2)[1].numpy())
     share = {}

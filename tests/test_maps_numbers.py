@@ -86,7 +86,7 @@ def test_thin_objects_have_no_inside_under_ma_sdf11() -> None:
 
 
 def test_inverted_bytes_are_no_background() -> None:
-    """Defect 4: ~ of a uint8 mask is 254 and 255, never 0, and SciPy measures to a place outside the image."""
+    """~ of a uint8 mask is 254 and 255, never 0, and SciPy measures to a place outside the image."""
     mask = np.ones((30, 30), np.uint8)
     mask[:, 15:] = 0
     theirs = ndimage.distance_transform_edt(~mask)
@@ -97,7 +97,7 @@ def test_inverted_bytes_are_no_background() -> None:
 
 
 def test_integer_targets_truncate_kervadecs_map() -> None:
-    """Defect 5: Kervadec's loader writes the map into an array of the one-hot target's integer type."""
+    """Kervadec's loader writes the map into an array of the one-hot target's integer type."""
     mask = ball(6).numpy()
     d_in, d_out = maps_oracle.distances(mask, (1.0,) * 3)
     theirs = np.zeros(mask.shape, np.int64)
@@ -109,7 +109,7 @@ def test_integer_targets_truncate_kervadecs_map() -> None:
 
 
 def test_kervadecs_one_is_a_millimetre() -> None:
-    """Defects 6 and 14: at other spacings the zero level is off; that of "half" is between voxels at any."""
+    """At other spacings the zero level is off; that of "half" is between voxels at any."""
     mask = ball(6)
 
     def at_boundary(name: str, spacing: object) -> set[float]:
@@ -129,7 +129,7 @@ def test_kervadecs_one_is_a_millimetre() -> None:
 
 
 def test_every_class_has_a_map_of_its_own() -> None:
-    """Defect 7: Valverde's code keeps the previous class's map where a class is absent."""
+    """Valverde's code keeps the previous class's map where a class is absent."""
     masks = torch.stack((ball(6), torch.zeros(24, 24, 24, dtype=torch.bool), ball(3))).unsqueeze(0)
     theirs, kept = [], None
     for mask in masks[0].numpy():
@@ -143,7 +143,7 @@ def test_every_class_has_a_map_of_its_own() -> None:
 
 
 def test_half_precision_does_not_overflow() -> None:
-    """Defects 10, 14: 257 squared is beyond float16, where MONAI computes in the input's dtype."""
+    """257 squared is beyond float16, where MONAI computes in the input's dtype."""
     mask = torch.ones(2, 300, dtype=torch.float16)
     mask[:, 0] = 0
     ours = dtk.distance_map(mask, "edt")
@@ -153,7 +153,7 @@ def test_half_precision_does_not_overflow() -> None:
 
 
 def test_full_masks_are_not_measured_to_a_place_outside() -> None:
-    """Defect 11: SciPy's transform of ones(3, 3) begins with 1, sqrt 2, sqrt 5."""
+    """SciPy's transform of ones(3, 3) begins with 1, sqrt 2, sqrt 5."""
     theirs = ndimage.distance_transform_edt(np.ones((3, 3)))
     np.testing.assert_allclose(theirs[0], np.sqrt([1, 2, 5]))
     assert (dtk.distance_map(torch.ones(3, 3), "edt") == torch.inf).all()
@@ -161,7 +161,7 @@ def test_full_masks_are_not_measured_to_a_place_outside() -> None:
 
 
 def test_monai_keeps_integer_targets_and_full_masks_wrong() -> None:
-    """Defects 5, 11 as MONAI 1.4 to 1.6 has them, beside ours on the same arrays."""
+    """As MONAI 1.4 to 1.6 has them, beside ours on the same arrays."""
     if importlib.util.find_spec("monai") is None:
         pytest.skip("MONAI is not installed")
     from monai.transforms.utils import distance_transform_edt
@@ -176,7 +176,7 @@ def test_monai_keeps_integer_targets_and_full_masks_wrong() -> None:
 
 
 def test_foreground_only_maps_do_not_see_where_a_false_positive_lies() -> None:
-    """Defect 1: with an island 2 or 30 voxels away the foreground-only map weighs it alike, the two-sided not."""
+    """With an island 2 or 30 voxels away the foreground-only map weighs it alike, the two-sided not."""
     target = torch.zeros(1, 60)
     target[0, 5:15] = 1
     weights = {}

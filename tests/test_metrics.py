@@ -274,7 +274,7 @@ def test_one_dimension(path):
 
 
 def test_surface_includes_the_image_edge(path):
-    """conventions.md: a 3 x 6 block at the edge of a 6 x 6 image has 14 surface pixels, 6 with an open border."""
+    """A 3 x 6 block at the edge of a 6 x 6 image has 14 surface pixels, 6 with an open border."""
     mask = block((6, 6), (0, 3), (0, 6))
     images = masks.pair(torch.from_numpy(mask), torch.from_numpy(mask), 2, None, True)
     sums = packed.measure(images, None, DEFINITIONS["monai"], False, (), (), distances.by_name("euclidean", None))

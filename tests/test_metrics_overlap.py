@@ -103,7 +103,7 @@ def test_single_functions():
 
 
 def test_monai_rewards_misses():
-    """Defect 13: its average drops the nan of a missed organ; ours says so, and inf does not vanish."""
+    """Its average drops the nan of a missed organ; ours says so, and inf does not vanish."""
     monai = pytest.importorskip("monai.metrics")
     target = torch.zeros(2, 1, 12, 12)
     target[:, :, 2:5, 2:5] = 1

@@ -22,7 +22,7 @@ def blocks(dims: int, seed: int = 0, batch: int = 4) -> torch.Tensor:
 
 
 def test_heaviside() -> None:
-    """Number of conventions.md 6: 0.5 on the boundary; 1 inside, where maps are negative."""
+    """0.5 on the boundary; 1 inside, where maps are negative."""
     z = dtk.distance_map(blocks(2), "xue_sdm", spatial_dims=2)
     p = SmoothHeaviside()(z)
     assert torch.equal(p >= 0.5, blocks(2) > 0)

@@ -39,7 +39,7 @@ def test_weights(schedule: Schedule, wanted: dict[int, tuple[float, float]]) -> 
 
 
 def test_ratio_makes_the_losses_equal() -> None:
-    """Number of conventions.md 6: Dice 0.5 and Hausdorff 100 give 200, derivatives 200 and 1."""
+    """Dice 0.5 and Hausdorff 100 give 200, derivatives 200 and 1."""
     dice = torch.tensor(0.5, requires_grad=True)
     distance = torch.tensor(100.0, requires_grad=True)
     total = RatioSchedule().combine(dice, distance, torch.ones(2))

@@ -25,7 +25,7 @@ struct Stack {
   Context context{};
   void* fake = nullptr;         // ASan's handle while the stack is left
   void* fiber = nullptr;        // TSan's identity of whoever runs here
-  void* fence_fiber = nullptr;  // see fence() in runtime.cpp
+  void* fence_fiber = nullptr;  // see sync.cpp
   Stack* next = nullptr;
 };
 
