@@ -1,4 +1,4 @@
-"""The picture of every distance map on one real slice: ``python -m bench.pictures_maps``.
+"""The picture of every distance map on one real slice: ``python -m bench.map_pictures``.
 
 The slice is of a hippocampus of the Medical Segmentation Decathlon (``DTK_DATA``, ``dtk data hippocampus``): the
 one across the first axis, of 40 volumes, whose anterior part has most components, and among these is largest.

@@ -1,4 +1,4 @@
-"""``edt``, ``edtsq``, ``sdf`` and ``sdfsq`` of the package ``edt``: distances in NumPy label maps.
+r"""``edt``, ``edtsq``, ``sdf`` and ``sdfsq`` of the package ``edt``: distances in NumPy label maps.
 
 >>> import numpy as np
 >>> from dtkernels.compat import edt
@@ -8,7 +8,7 @@ array([3., 2., 1., 1., 1., 0., 0.], dtype=float32)
 A label map is a mask per bit of its labels. Two labels differ if and only if they differ in some bit, so the
 nearest voxel of another label is the nearest of all that differ in one bit,
 
-    d(p) = min over bits b of |sdf_b(p)|,
+.. math:: d(p) = \min_b |\mathrm{sdf}_b(p)| \quad\text{over the bits } b,
 
 and one signed transform per bit that is not the same everywhere does for any number of labels: 7 for 100 labels.
 Where these bits are many, as in hashes or floats, labels are numbered first.
