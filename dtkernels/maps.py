@@ -33,7 +33,6 @@ class Convention(NamedTuple):
 
 _IN = Options(inside="positive", outside="zero", on_empty="zeros", on_full="zeros")
 _SIGNED = Options(on_empty="zeros", on_full="zeros")
-_LI = _IN._replace(inside="positive")
 
 # d_in, d_out: distance of a foreground (background) voxel to the nearest voxel centre of the other side, else 0.
 # M: largest of a side. s: spacing. C: a connected component. m: the mask.
@@ -88,22 +87,22 @@ CONVENTIONS: dict[str, Convention] = {
         "Ma et al. 2021, eq. 6",
         Options(profile="penalty", on_empty="ones", on_full="ones"),
     ),
-    "li_odm": Convention("d_in", "Li et al. 2020", _LI),
-    "li_ndm": Convention("d_in / M_C", "Li et al. 2020", _LI._replace(normalize="component_max")),
+    "li_odm": Convention("d_in", "Li et al. 2020", _IN),
+    "li_ndm": Convention("d_in / M_C", "Li et al. 2020", _IN._replace(normalize="component_max")),
     "li_idm": Convention(
-        "M_C + 1 - d_in inside", "Li et al. 2020", _LI._replace(normalize="component_complement")
+        "M_C + 1 - d_in inside", "Li et al. 2020", _IN._replace(normalize="component_complement")
     ),
     "li_nidm": Convention(
-        "(M_C + 1 - d_in) / M_C inside", "Li et al. 2020, eq. 1", _LI._replace(normalize="component_inverse")
+        "(M_C + 1 - d_in) / M_C inside", "Li et al. 2020, eq. 1", _IN._replace(normalize="component_inverse")
     ),
-    "li_sd": Convention("d_in - d_out", "Li et al. 2020", _LI._replace(outside="opposite")),
+    "li_sd": Convention("d_in - d_out", "Li et al. 2020", _IN._replace(outside="opposite")),
     "li_snd": Convention(
-        "d_in / M_C - d_out / M_out", "Li et al. 2020", _LI._replace(outside="opposite", normalize="component_max")
+        "d_in / M_C - d_out / M_out", "Li et al. 2020", _IN._replace(outside="opposite", normalize="component_max")
     ),
     "li_sni": Convention(
         "(M_C + 1 - d_in) / M_C inside, -d_out / M_out outside",
         "Li et al. 2020",
-        _LI._replace(outside="opposite", normalize="component_inverse"),
+        _IN._replace(outside="opposite", normalize="component_inverse"),
     ),
     "unet_w": Convention(
         "w_c + 10 exp(-d^2 / (2 5^2)), d = d_in + d_out", "Ronneberger et al. 2015", Options(profile="gaussian")
@@ -277,11 +276,11 @@ def resolve(convention: str | None, **changes: Any) -> Options:
             raise TypeError(f"convention: expected a str, a name of dtk.conventions(), got {convention!r}")
         check_name("convention", convention, tuple(CONVENTIONS))
         options = CONVENTIONS[convention].options
-    check_name_of_options(changes)
+    _check_types(changes)
     return options._replace(**changes)
 
 
-def check_name_of_options(changes: dict[str, Any]) -> None:
+def _check_types(changes: dict[str, Any]) -> None:
     """Types of the options: torch's own answer to a wrong one is a dump of the operator's schema."""
     for name, value in changes.items():
         check_name("option", name, Options._fields)

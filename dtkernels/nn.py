@@ -29,7 +29,7 @@ class SmoothHeaviside(torch.nn.Module):
 
     .. math:: p = \frac{1}{1 + e^{k z}}
 
-    for a map z that is negative inside, as all maps of this library are: 1 inside, 0 outside, 0.5 where z is 0.
+    for a map z that is negative inside, as :func:`dtkernels.sdf` is: 1 inside, 0 outside, 0.5 where z is 0.
 
     Eq. 3 of the paper prints :math:`1 / (1 + e^{-z k})` and takes the map negative inside, which makes the object
     0 and the background 1; and with maps in [-1, 1] only a large k gives a mask: the authors' code has 1500.

@@ -9,9 +9,9 @@
 ``edt_out``, ``sdf_out``,  the same into a preallocated tensor
 ``labels_sdf_out``
 ``sdf_extrema``            one of these maps, and the largest squared distances inside and outside
-``distance_map``           a map made of a signed distance, by the options of :class:`dtkernels.formula.Options`
+``distance_map``           a map made of these distances, by the options of :class:`dtkernels.formula.Options`
 ``distance_map_out``       the same into a preallocated tensor
-``nearest``                that distance, and the position of that background voxel
+``nearest``                distance to the nearest background voxel, and the position of that voxel
 ``label``                  connected components of the foreground, and their number per image
 ``envelope``               lower envelope of the parabolas over a function
 ``envelope_index``         that, and where it is attained

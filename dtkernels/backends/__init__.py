@@ -1,10 +1,11 @@
 """Backends: who can run an operator here, why another cannot, and which one is taken.
 
 A backend is a module with one function per kind of :mod:`~dtkernels.problem`, for the device types it names:
-``run`` for the distance transforms, and ``nearest``, ``label``, ``envelope`` and its gradient ``scatter``, which
-it may lack. The first available one that has the operator and serves the tensor's device is taken; ``backend=``
-or the environment variable ``DTK_BACKEND`` choose another by name. A backend that cannot run, or lacks the
-operator, is refused with its reason: nothing ever moves to another device by itself.
+``run`` for the distance transforms; ``nearest``, ``label``, ``envelope`` and its gradient ``scatter``, which it
+may lack; and ``remap`` and ``contour``, which torch operators replace where it lacks them. The first available one
+that has the operator and serves the tensor's device is taken; ``backend=`` or the environment variable
+``DTK_BACKEND`` choose another by name. A backend that cannot run, or lacks the operator, is refused with its
+reason: nothing ever moves to another device by itself.
 """
 
 from __future__ import annotations

@@ -11,6 +11,6 @@ differs on purpose. None of these libraries is needed to import dtkernels; nothi
 ``monai``                      ``monai.losses``, ``monai.metrics``, ``monai.transforms``
 ``medpy``                      ``medpy.metric.binary``
 ``surface_distance``           ``surface_distance``
-``torchmetrics``               ``torchmetrics.Metric``
+``torchmetrics``               ``HausdorffDistance`` of ``torchmetrics.segmentation``
 =============================  ==============================================================================
 """

@@ -21,6 +21,6 @@ DEFINITIONS = {
     "deepmind": Definition(subvoxel=True, pooled_percentile=False, pooled_mean=False),
 }
 
-# Squared distances carry a relative error below this (tests/oracle.py derives 12 units of 2^-24 in 3-D), so a
+# Squared distances carry a relative error below this (tests/oracle.py derives 10 units of 2^-24 in 3-D), so a
 # distance that equals a tolerance in exact arithmetic counts as within it.
 TIE = 1 + 1e-6

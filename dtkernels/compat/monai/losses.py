@@ -16,10 +16,10 @@ Differences from MONAI, on purpose:
 * all samples and classes in one transform each, on the device of the tensors; nothing goes through SciPy or cuCIM;
 * the distances are float32 whatever the dtypes are. MONAI's take the dtype of the target: an integer target cuts
   them off (and lowers the loss), a bool one raises, a float16 one overflows beyond 256 voxels;
-* half-precision inputs are computed in float32; * labels that name no channel belong to no class, where MONAI's
-one-hot raises an index error; * ``distance_field`` and ``compute_distance_map`` are there to be called. The losses
-do not call them, so a subclass
-  that overrides one is refused.
+* half-precision inputs are computed in float32;
+* labels that name no channel belong to no class, where MONAI's one-hot raises an index error;
+* ``distance_field`` and ``compute_distance_map`` are there to be called. The losses do not call them, so a
+  subclass that overrides one is refused.
 """
 
 from __future__ import annotations

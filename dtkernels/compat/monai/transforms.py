@@ -14,9 +14,11 @@ float32 on GPUs as MONAI's are.
 
 Differences from MONAI, on purpose:
 
-* a channel without background is +inf throughout; MONAI answers with distances to a point outside the image; *
-sampling must be positive and finite; * on a GPU the tensor stays there whether or not cuCIM is installed; * the
-classes do not inherit from MONAI's ``Transform``, so MONAI need not be installed; ``Compose`` takes any callable.
+* a channel without background is +inf throughout; MONAI answers with distances to a point outside the image;
+* sampling must be positive and finite;
+* on a GPU the tensor stays there whether or not cuCIM is installed;
+* the classes do not inherit from MONAI's ``Transform``, so MONAI need not be installed; ``Compose`` takes any
+  callable.
 """
 
 from __future__ import annotations
