@@ -40,8 +40,8 @@ def library() -> Library:
 
 def run(library: Library, plan: Any, image: int, spacing: int, second: Array | None, size: int) -> Array:
     """Every launch of a plan; what lies around its results and its scratch memory must stay as it is."""
-    out, out_guard = _guarded(size)
-    scratch, scratch_guard = _guarded(plan.scratch_bytes)
+    out, *out_guard = _guarded(size)
+    scratch, *scratch_guard = _guarded(plan.scratch_bytes)
     at = 0 if second is None else second.ctypes.data
     for launch in plan.bind(image, spacing, out.ctypes.data, scratch.ctypes.data, at):
         library.launch(launch)
@@ -64,7 +64,7 @@ def envelope(
     given = problems.Spacing(spacing) if rows is None else problems.Spacing(None, rows.ctypes.data, len(rows))
     stride = tuple(s // f.itemsize for s in f.strides)
     image = problems.Image(f.ctypes.data, DTYPES[f.dtype.name], f.shape, stride)
-    memory, guard = _guarded(8 * f.size)
+    memory, *guard = _guarded(8 * f.size)
     index = memory.view(np.int64) if with_index else None
     problem = problems.EnvelopeProblem(image, 3, given, 0, memory.ctypes.data if with_index else 0)
     plan = plans.plan(problem, device, max_blocks)
