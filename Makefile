@@ -17,6 +17,8 @@ help:
 	@echo "make bench-operators  each operator by itself, timed by pytest-benchmark"
 	@echo "make gpu-check  on a machine with a GPU: build, tests, sanitizers, benchmarks, one result file"
 	@echo "make lint       formatters and type checker, without changing files"
+	@echo "make format     the formatters, changing files"
+	@echo "make env        only the environment and the build, after a change of C++"
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

@@ -6,7 +6,8 @@ with q fixed. So
     dE(p) / df(q)  = 1 at the minimiser q of p, else 0
     dE(p) / ds_a   = 2 s_a (p_a - q_a)^2
 
-Where several q attain the minimum E has a kink; the lowest q takes it all, which is one of the subgradients of -E.
+Where several q attain the minimum E, which is concave in f, has a kink; the lowest q takes it all, one of the
+supergradients there.
 The gradient is linear in what comes from above and constant in f, so that its own derivatives follow: nothing of
 second order in f, and 2 (p_a - q_a)^2 in s_a.
 """

@@ -32,7 +32,7 @@ def _able(request: pytest.FixtureRequest) -> None:
     if "backend" in request.fixturenames:
         name = request.getfixturevalue("backend").name
         if "envelope" not in dtk.backends.available()[name].operators:
-            pytest.skip(f"backend {name} has no 'envelope' operator yet")
+            pytest.skip(f"backend {name} has no 'envelope' operator")
 
 
 @pytest.fixture

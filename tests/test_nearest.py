@@ -26,7 +26,7 @@ Call = Callable[..., tuple[torch.Tensor, torch.Tensor]]
 def nearest(backend: Backend) -> Call:
     """dtk.nearest of anything, by the backend under test."""
     if "nearest" not in dtk.backends.available()[backend.name].operators:
-        pytest.skip(f"backend {backend.name} has no 'nearest' operator yet")
+        pytest.skip(f"backend {backend.name} has no 'nearest' operator")
 
     def call(mask: Any, spacing: Any = None, **options: Any) -> tuple[torch.Tensor, torch.Tensor]:
         return dtk.nearest(backend.put(mask), spacing, backend=backend.name, **options)

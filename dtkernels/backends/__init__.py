@@ -124,7 +124,7 @@ def _has(backend: Backend, operator: str) -> bool:
 
 def _lack(operator: str) -> str:
     able = [name for name, backend in _BACKENDS.items() if _has(backend, operator)]
-    return f"has no {operator!r} operator yet; {' and '.join(able)} have it, on the devices that they serve"
+    return f"has no {operator!r} operator; {' and '.join(able)} have it, on the devices that they serve"
 
 
 def choose(device: torch.device, name: str | None = None, operator: str = "edt") -> Backend:

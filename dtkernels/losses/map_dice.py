@@ -32,8 +32,8 @@ class MapDiceLoss(MapLoss):
 
     The result is float32 (float64 for a float64 input), also under autocast, and finite: a class that is absent
     from target and prediction costs 0, one that is absent from the target 1 as in Dice. The map is a constant: the
-    gradient is with respect to ``input`` alone. Four float32 maps of
-    the input's size and a bool one at most are held at a time beside input and target.
+    gradient is with respect to ``input`` alone. Four float32 maps of the input's size and a bool one at most are
+    held at a time beside input and target.
 
     References:
         Li et al., Deep distance map regression network with shape-aware loss for imbalanced medical image

@@ -48,9 +48,8 @@ def measure(
     else:
         surface = masks & ~_eroded(masks, dims, definition.connectivity)
         weights = None
-    squares = (
-        distance(~surface, spacing, dims).flatten(3).flip(2)
-    )  # now the distances from each surface to the other
+    # Flipped, so that each surface finds its distances to the other.
+    squares = distance(~surface, spacing, dims).flatten(3).flip(2)
     surface = surface.flatten(3)
     keys = squares.view(torch.int32).masked_fill(~surface, _BEYOND)
     squares = squares.masked_fill(~surface, 0)
