@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -57,6 +58,9 @@ class Backend:
         return torch.as_tensor(np.array(data) if not isinstance(data, torch.Tensor) else data).to(self.device)
 
 
+_BACKEND_OF = pytest.StashKey[dict[str, str]]()  # a test's node id to the backend that it runs on
+
+
 def numpy(tensor: torch.Tensor) -> np.ndarray:
     """The tensor's values on the host."""
     return tensor.detach().cpu().numpy()
@@ -100,3 +104,26 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             for device in state.devices
         ]
     metafunc.parametrize("backend", params, scope="session")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """How many tests ran on each backend: a suite that skipped one must not look like a suite that proved it."""
+    counts: dict[str, Counter[str]] = {}
+    for outcome in ("passed", "failed", "error", "skipped"):
+        for report in terminalreporter.stats.get(outcome, []):
+            backend = config.stash[_BACKEND_OF].get(report.nodeid)
+            if backend is not None:
+                counts.setdefault(backend, Counter())[outcome] += 1
+    if counts:
+        terminalreporter.section("backends")
+    for backend, outcomes in counts.items():
+        terminalreporter.line(f"{backend:12} " + ", ".join(f"{n} {outcome}" for outcome, n in outcomes.items()))
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    config.stash[_BACKEND_OF] = {
+        item.nodeid: f"{backend.name} ({backend.device})" if backend.name == "numba" else backend.name
+        for item in items
+        if isinstance(item, pytest.Function) and hasattr(item, "callspec")
+        if isinstance(backend := item.callspec.params.get("backend"), Backend)
+    }
