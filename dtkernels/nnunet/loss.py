@@ -15,9 +15,9 @@ from ..schedules import CompoundLoss, Schedule
 def reading_options(channels: int, *, has_regions: bool, ignore_label: int | None = None) -> dict[str, Any]:
     """Options with which a loss of :mod:`dtkernels.losses` reads nnU-Net's targets.
 
-    Labels (B, 1, *spatial): softmax, the background is not scored, voxels of the ignore label are left out.
-    Regions (B, C, *spatial): a sigmoid each; with an ignore label the target has one channel more, the last, which
-    is set where nothing is known.
+    Labels ``(B, 1, *spatial)``: softmax, the background is not scored, voxels of the ignore label are left out.
+    Regions ``(B, C, *spatial)``: a sigmoid each; with an ignore label the target has one channel more, the last,
+    which is set where nothing is known.
 
     Args:
         channels: of the logits: ``label_manager.num_segmentation_heads``.
@@ -123,9 +123,9 @@ class DeepSupervisionSafeLoss(CompoundLoss):
         """Region loss plus 1 and distance loss, without their weights.
 
         Args:
-            input: logits (B, C, *spatial).
-            target: labels (B, 1, *spatial), or regions (B, C, *spatial), or (B, C + 1, *spatial) with the ignored
-                voxels last.
+            input: logits ``(B, C, *spatial)``.
+            target: labels ``(B, 1, *spatial)``, or regions ``(B, C, *spatial)``, or ``(B, C + 1, *spatial)`` with
+                the ignored voxels last.
             spacing: default: that of the input's scale.
         """
         region, distance = super().terms(
