@@ -34,7 +34,10 @@ class Rule(enum.IntEnum):
 
 
 class Image(NamedTuple):
-    """A strided image; axes are (batch, class, z, y, x) and strides count elements."""
+    """A strided image; axes are (batch, class, z, y, x) and strides count elements.
+
+    The fields come in the order in which the functions of ``csrc/module.cpp`` take them.
+    """
 
     data: int
     dtype: DType

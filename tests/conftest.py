@@ -30,6 +30,23 @@ settings.register_profile("search", max_examples=2000, deadline=None, suppress_h
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "suite"))
 
 
+MASK_DTYPES = [
+    torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64,
+    torch.float16, torch.bfloat16, torch.float32, torch.float64,
+]  # fmt: skip
+
+
+def layouts(x: torch.Tensor) -> list[torch.Tensor]:
+    """A 4-D tensor, as it is and with other strides."""
+    return [
+        x,
+        x.transpose(-1, -2).contiguous().transpose(-1, -2),
+        x.contiguous(memory_format=torch.channels_last),
+        torch.nn.functional.pad(x, (1, 2, 3, 4))[..., 3:-4, 1:-2],
+        x.repeat_interleave(2, dim=-1)[..., ::2],
+    ]
+
+
 @dataclass(frozen=True)  # torch 2.8 compiles no methods of named tuples
 class Backend:
     """A backend on one of its devices, with the public functions bound to it."""

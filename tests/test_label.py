@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import Backend, numpy
+from conftest import MASK_DTYPES, Backend, layouts, numpy
 from numpy.typing import NDArray
 from scipy import ndimage
 from torch._dynamo.testing import CompileCounterWithBackend
@@ -168,24 +168,13 @@ def test_no_voxels(label: Call, shape: tuple[int, ...]) -> None:
 
 # ---- dtypes, layouts, batches, threads
 
-ALL_DTYPES = [
-    torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64,
-    torch.float16, torch.bfloat16, torch.float32, torch.float64,
-]  # fmt: skip
 
-
-@pytest.mark.parametrize("dtype", ALL_DTYPES, ids=str)
+@pytest.mark.parametrize("dtype", MASK_DTYPES, ids=str)
 def test_dtypes_and_layouts(backend: Backend, label: Call, dtype: torch.dtype) -> None:
     mask = np.random.default_rng(0).random((2, 3, 7, 70)) < 0.5
     expected = label(mask)
     x = backend.put(mask).to(dtype) * torch.tensor(3, dtype=dtype)
-    for strided in (
-        x,
-        x.transpose(-1, -2).contiguous().transpose(-1, -2),
-        x.contiguous(memory_format=torch.channels_last),
-        torch.nn.functional.pad(x, (1, 2, 3, 4))[..., 3:-4, 1:-2],
-        x.repeat_interleave(2, dim=-1)[..., ::2],
-    ):
+    for strided in layouts(x):
         for result, wanted in zip(label(strided), expected, strict=True):
             assert torch.equal(result, wanted)
             assert result.is_contiguous()

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import Backend, numpy
+from conftest import MASK_DTYPES, Backend, numpy
 from numpy.typing import NDArray
 from scipy import ndimage
 from torch.profiler import ProfilerActivity, profile
@@ -270,14 +270,9 @@ def test_integer_target_does_not_truncate_the_map(monai: Any) -> None:
 
 # ---- dtypes -------------------------------------------------------------------------------------------------
 
-DTYPES = [
-    torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64,
-    torch.float16, torch.bfloat16, torch.float32, torch.float64,
-]  # fmt: skip
-
 
 @pytest.mark.parametrize("kind", LOSSES)
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("dtype", MASK_DTYPES, ids=str)
 def test_target_dtype_makes_no_difference(kind: type[SegmentationLoss], dtype: torch.dtype) -> None:
     logits, labels = make_case(TWO_D)
     hot = one_hot(labels, 3)

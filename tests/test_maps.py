@@ -8,7 +8,7 @@ import maps_oracle
 import numpy as np
 import pytest
 import torch
-from conftest import Backend, numpy
+from conftest import MASK_DTYPES, Backend, numpy
 from scipy import ndimage
 
 import dtkernels as dtk
@@ -154,17 +154,13 @@ def test_spacing_rows_all_equal_keep_half_a_shift(backend: Backend) -> None:
     assert_same(actual, want)
 
 
-DTYPES = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64,
-          torch.float16, torch.bfloat16, torch.float32, torch.float64)  # fmt: skip
-
-
 @pytest.mark.parametrize("name", ["ma_sdf01", "itk_maurer", "li_nidm", "rrw"])
 def test_every_dtype_and_layout_gives_the_same_bits(backend: Backend, name: str) -> None:
     if lacks(backend, name, False):
         pytest.skip(lacks(backend, name, False))
     mask = backend.put(np.stack([blobs((2, 7, 18, 20), i) for i in range(2)]))
     want = dtk.distance_map(mask, name, backend=backend.name)
-    for dtype in DTYPES:
+    for dtype in MASK_DTYPES:
         x = (mask * (3 if dtype != torch.bool else 1)).to(dtype)
         assert torch.equal(dtk.distance_map(x, name, backend=backend.name), want), dtype
     for x in (

@@ -22,6 +22,7 @@ import numpy as np
 import oracle
 import pytest
 import torch
+from conftest import MASK_DTYPES
 from torch.utils.data import DataLoader, Dataset
 
 import dtkernels as dtk
@@ -115,10 +116,7 @@ def test_larger_images_equal_the_other_backends(kind: str, shape: tuple[int, ...
         torch.testing.assert_close(ours, theirs, rtol=4 * 2.0**-23, atol=0.0)
 
 
-@pytest.mark.parametrize("dtype", [
-    torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64,
-    torch.float16, torch.bfloat16, torch.float32, torch.float64,
-], ids=lambda d: str(d).removeprefix("torch."))  # fmt: skip
+@pytest.mark.parametrize("dtype", MASK_DTYPES, ids=lambda d: str(d).removeprefix("torch."))
 def test_dtypes_and_rules(dtype: torch.dtype) -> None:
     rng = np.random.default_rng(0)
     values = torch.from_numpy(rng.choice([0.0, 1.0, 2.0, 3.0], (2, 3, 9, 20), p=[0.2, 0.4, 0.2, 0.2])).to(dtype)

@@ -37,15 +37,9 @@ def unavailable() -> str | None:
 
 def run(problem: Problem, source: torch.Tensor, rows: torch.Tensor | None, out: torch.Tensor) -> None:
     """Every axis of every image, in one call that releases the GIL."""
-    image = problem.image
     spacing = _spacing_rows(problem.spacing, rows)
     _C.cpu_transform(
-        image.data,
-        image.dtype,
-        image.shape,
-        image.stride,
-        image.rule,
-        image.threshold,
+        *problem.image,
         problem.spatial_dims,
         0 if spacing is None else spacing.data_ptr(),
         problem.spacing.rows,
@@ -66,15 +60,9 @@ def nearest(
     index: torch.Tensor,
 ) -> None:
     """Distances and positions of every image, in one call that releases the GIL."""
-    image = problem.image
     spacing = _spacing_rows(problem.spacing, rows)
     _C.cpu_nearest(
-        image.data,
-        image.dtype,
-        image.shape,
-        image.stride,
-        image.rule,
-        image.threshold,
+        *problem.image,
         problem.spatial_dims,
         0 if spacing is None else spacing.data_ptr(),
         problem.spacing.rows,
@@ -86,14 +74,8 @@ def nearest(
 
 def label(problem: LabelProblem, source: torch.Tensor, labels: torch.Tensor, count: torch.Tensor) -> None:
     """Union-find over runs, every image in one call that releases the GIL."""
-    image = problem.image
     _C.cpu_label(
-        image.data,
-        image.dtype,
-        image.shape,
-        image.stride,
-        image.rule,
-        image.threshold,
+        *problem.image,
         problem.connectivity,
         problem.labels,
         problem.counts,
@@ -144,16 +126,10 @@ def remap(
     problem: RemapProblem, source: torch.Tensor, rows: torch.Tensor | None, extrema: torch.Tensor | None
 ) -> None:
     """A formula on every map, in one call that releases the GIL."""
-    image = problem.image
     spacing = _spacing_rows(problem.spacing, rows)
     _C.cpu_remap(
         problem.maps,
-        image.data,
-        image.dtype,
-        image.shape,
-        image.stride,
-        image.rule,
-        image.threshold,
+        *problem.image,
         problem.spatial_dims,
         0 if spacing is None else spacing.data_ptr(),
         problem.spacing.rows,
@@ -170,14 +146,8 @@ def remap(
 
 def contour(problem: ContourProblem, source: torch.Tensor) -> None:
     """64 voxels at a time, every image in one call that releases the GIL."""
-    image = problem.image
     _C.cpu_contour(
-        image.data,
-        image.dtype,
-        image.shape,
-        image.stride,
-        image.rule,
-        image.threshold,
+        *problem.image,
         problem.spatial_dims,
         problem.connectivity,
         problem.closed,
