@@ -7,6 +7,8 @@ differentiated, except where a function says otherwise.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -24,39 +26,192 @@ def over_space(per_class: Tensor, like: Tensor) -> Tensor:
     return per_class[(..., *(None,) * (like.ndim - 2))]
 
 
+def _times_(a: Tensor, b: Tensor) -> Tensor:
+    """``a b``, in place of a unless a second derivative, which would read it, is asked for."""
+    return a * b if torch.is_grad_enabled() else a.mul_(b)
+
+
+class GivenSlope(torch.autograd.Function):
+    """Sums that were computed beforehand, with their derivative by each voxel of ``x``."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, x: Tensor, sums: Tensor, slope: Tensor) -> Tensor:
+        ctx.save_for_backward(slope)
+        return sums.clone()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        (slope,) = ctx.saved_tensors
+        return slope * over_space(grad, slope), None, None
+
+
 class WeightedSquaredError(torch.autograd.Function):
-    """Sums of ``w (p - g)^2``, for a constant w; ``opposite``: of ``w (p - (1 - g))^2``.
+    """Sums of ``w (p - g)^2``, for a constant w.
 
     g is ``values``, or for an int ``first`` whether the label ``values`` is ``first``, ``first + 1``, ...
     The gradient of g, where one is asked for, is minus that of p.
     """
 
     @staticmethod
-    def forward(
-        ctx: FunctionCtx, p: Tensor, weight: Tensor, values: Tensor, first: int | None, opposite: bool = False
-    ) -> Tensor:
+    def forward(ctx: FunctionCtx, p: Tensor, weight: Tensor, values: Tensor, first: int | None) -> Tensor:
         ctx.save_for_backward(p, weight, values)
-        ctx.first, ctx.opposite = first, opposite  # type: ignore[attr-defined]
-        return _error(p, values, first, opposite).square_().mul_(weight).sum(spatial_axes(p))
+        ctx.first = first  # type: ignore[attr-defined]
+        return _error(p, values, first).square_().mul_(weight).sum(spatial_axes(p))
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         p, weight, values = ctx.saved_tensors
-        result = _error(p, values, ctx.first, ctx.opposite).mul_(weight).mul_(over_space(-2 * grad, p))
-        of_values = None
-        if ctx.needs_input_grad[2]:
-            of_values = result.to(values.dtype) if ctx.opposite else result.neg().to(values.dtype)
-        return result if ctx.needs_input_grad[0] else None, None, of_values, None, None
+        result = _error(p, values, ctx.first).mul_(weight).mul_(over_space(-2 * grad, p))
+        of_values = result.neg().to(values.dtype) if ctx.needs_input_grad[2] else None
+        return result if ctx.needs_input_grad[0] else None, None, of_values, None
 
 
-def _error(p: Tensor, values: Tensor, first: int | None, opposite: bool) -> Tensor:
+def _error(p: Tensor, values: Tensor, first: int | None) -> Tensor:
     """``g - p`` in a single new tensor."""
     if first is None:
-        g = values.to(p.dtype, copy=True)
-        return (g.neg_().add_(1) if opposite else g).sub_(p)
+        return values.to(p.dtype, copy=True).sub_(p)
     names = over_space(torch.arange(first, first + p.shape[1], device=p.device), p)
     named = torch.empty_like(p, memory_format=torch.contiguous_format).copy_(names)
-    return (named.ne_(values) if opposite else named.eq_(values)).sub_(p)
+    return named.eq_(values).sub_(p)
+
+
+class OppositeSquaredError(torch.autograd.Function):
+    """Sums of ``|z| (p - (1 - g))^2``, for a constant z that is negative where g is 1: ``1 - g`` is its sign."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, p: Tensor, z: Tensor) -> Tensor:
+        ctx.save_for_backward(p, z)
+        error = torch.sign(z).to(p.dtype).add_(1).mul_(0.5).sub_(p)
+        return error.square_().mul_(z).abs_().sum(spatial_axes(p))
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        # With s the sign of z, 1 - g is (1 + s) / 2, and 2 |z| (p - (1 + s) / 2) is -z (1 + s (1 - 2 p)).
+        p, z = ctx.saved_tensors
+        sign = torch.sign(z).to(p.dtype)
+        twice = sign.addcmul(sign, p, value=-2) if torch.is_grad_enabled() else sign.addcmul_(sign, p, value=-2)
+        return _times_(twice.add_(1), z).mul_(over_space(-grad, p)), None
+
+
+class Length(torch.autograd.Function):
+    r"""Sums of :math:`\sqrt{|\nabla p|^2 + \epsilon} - \sqrt\epsilon`, by forward differences.
+
+    ``inverse`` is one over the spacing, a number or (B, 1) for each axis. Nothing changes beyond the image, nor
+    between two voxels of which one is ignored.
+    """
+
+    EPSILON = 1e-8
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, p: Tensor, inverse: list[float | Tensor], ignored: Tensor | None) -> Tensor:
+        ctx.save_for_backward(p, ignored)  # type: ignore[arg-type]
+        ctx.inverse = inverse  # type: ignore[attr-defined]
+        root = Length._root(p, inverse, ignored)
+        return root.sub_(Length.EPSILON**0.5).sum(spatial_axes(p))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        p, ignored = ctx.saved_tensors
+        share = Length._root(p, ctx.inverse, ignored).reciprocal_().mul_(over_space(grad, p))
+        result = torch.zeros_like(p)
+        for axis, (step, low, high) in enumerate(Length._steps(p, ctx.inverse, ignored)):
+            step.mul_(_number(ctx.inverse[axis], p)).mul_(low(share))
+            high(result).add_(step)
+            low(result).sub_(step)
+        return result, None, None
+
+    @staticmethod
+    def _root(p: Tensor, inverse: list[float | Tensor], ignored: Tensor | None) -> Tensor:
+        squares = torch.full_like(p, Length.EPSILON)
+        for step, low, _ in Length._steps(p, inverse, ignored):
+            low(squares).add_(step.square_())
+        return squares.sqrt_()
+
+    @staticmethod
+    def _steps(p: Tensor, inverse: list[float | Tensor], ignored: Tensor | None) -> Iterator[Any]:
+        """For each axis the differences, per unit, and the views of their lower and higher voxels."""
+        for axis in spatial_axes(p):
+            n = p.shape[axis] - 1
+            low, high = (partial(torch.narrow, dim=axis, start=start, length=n) for start in (0, 1))
+            step = (high(p) - low(p)).mul_(_number(inverse[axis - 2], p))
+            yield step if ignored is None else step.masked_fill_(low(ignored) | high(ignored), 0.0), low, high
+
+
+def _number(x: float | Tensor, like: Tensor) -> float | Tensor:
+    return over_space(x, like).to(like.dtype) if isinstance(x, Tensor) else x
+
+
+class Masses(torch.autograd.Function):
+    """Sums of ``y p`` and of ``p``, for a constant y that is 0 at ignored voxels."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, p: Tensor, y: Tensor, ignored: Tensor | None) -> tuple[Tensor, Tensor]:
+        ctx.save_for_backward(y, ignored)  # type: ignore[arg-type]
+        axes = spatial_axes(p)
+        of_p = (p if ignored is None else p.masked_fill(ignored, 0.0)).sum(axes)
+        return (p * y).sum(axes), of_p
+
+    @staticmethod
+    def backward(ctx: Any, of_product: Tensor, of_p: Tensor) -> tuple[Tensor | None, ...]:
+        y, ignored = ctx.saved_tensors
+        return _hide_((y * over_space(of_product, y)).add_(over_space(of_p, y)), ignored), None, None
+
+
+class WeightedMasses(torch.autograd.Function):
+    """Sums of ``|z| p`` where the constant z is positive, and everywhere."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, p: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+        ctx.save_for_backward(z)
+        axes = spatial_axes(p)
+        z = z.to(p.dtype)
+        return z.clamp(min=0).mul_(p).sum(axes), z.abs().mul_(p).sum(axes)
+
+    @staticmethod
+    def backward(ctx: Any, of_inside: Tensor, of_all: Tensor) -> tuple[Tensor | None, ...]:
+        (z,) = ctx.saved_tensors
+        z = z.to(of_all.dtype)  # |z| is 2 max(z, 0) - z
+        return z.clamp(min=0).mul_(over_space(of_inside + 2 * of_all, z)).addcmul_(z, over_space(-of_all, z)), None
+
+
+class HeavisideMasses(torch.autograd.Function):
+    """Sums of ``p g`` and of p for ``p = 1 / (1 + exp(k q))``, with g as in :class:`WeightedSquaredError`."""
+
+    @staticmethod
+    def forward(
+        ctx: FunctionCtx, q: Tensor, k: float, values: Tensor, first: int | None, ignored: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        ctx.save_for_backward(q, values, ignored)  # type: ignore[arg-type]
+        ctx.k, ctx.first = k, first  # type: ignore[attr-defined]
+        p = _hide_((q * -k).sigmoid_(), ignored)
+        of_p = p.sum(spatial_axes(q))
+        return p.masked_fill_(_outside(values, first, q), 0.0).sum(spatial_axes(q)), of_p
+
+    @staticmethod
+    def backward(ctx: Any, of_common: Tensor, of_p: Tensor) -> tuple[Tensor | None, ...]:
+        q, values, ignored = ctx.saved_tensors
+        k = ctx.k
+        of_p = over_space(-k * of_p, q)
+        result = torch.where(_outside(values, ctx.first, q), of_p, of_p + over_space(-k * of_common, q))
+        if torch.is_grad_enabled():
+            p = torch.sigmoid(-k * q)
+            result = result * p * (1 - p)
+        else:  # times p and times 1 - p, sigmoids of -k q and k q, each in place: softplus has this derivative
+            for slope in (-k, k):
+                softplus_backward(result, q, slope, 40.0, grad_input=result)
+        return _hide_(result, ignored), None, None, None, None
+
+
+softplus_backward = torch.ops.aten.softplus_backward.grad_input
+
+
+def _outside(values: Tensor, first: int | None, like: Tensor) -> Tensor:
+    """(B, C, *spatial) bool: where each class is not."""
+    if first is None:
+        return (values > 0.5).logical_not_()
+    return values != over_space(torch.arange(first, first + like.shape[1], device=like.device), like)
 
 
 class ScoredSoftmax(torch.autograd.Function):
@@ -85,36 +240,40 @@ class ScoredSoftmax(torch.autograd.Function):
 
 
 class Products(torch.autograd.Function):
-    """Sums of ``y q`` and of ``q^2``, for a constant y that is 0 at ignored voxels."""
+    """Sums of ``y q``, of ``q^2``, and on demand of ``|q - y|``, for a constant y that is 0 at ignored voxels."""
 
     @staticmethod
-    def forward(ctx: FunctionCtx, q: Tensor, y: Tensor, ignored: Tensor | None) -> tuple[Tensor, Tensor]:
+    def forward(
+        ctx: FunctionCtx, q: Tensor, y: Tensor, ignored: Tensor | None, error: bool = False
+    ) -> tuple[Tensor, ...]:
         ctx.save_for_backward(q, y, ignored)  # type: ignore[arg-type]
         axes = spatial_axes(q)
-        cross = (q * y).sum(axes)
-        return cross, _hide_(q * q, ignored).sum(axes)
+        sums = (q * y).sum(axes), _hide_(q * q, ignored).sum(axes)
+        return (*sums, _hide_((q - y).abs_(), ignored).sum(axes)) if error else sums
 
     @staticmethod
-    def backward(ctx: Any, of_cross: Tensor, of_square: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(
+        ctx: Any, of_cross: Tensor, of_square: Tensor, of_error: Tensor | None = None
+    ) -> tuple[Tensor | None, ...]:
         q, y, ignored = ctx.saved_tensors
-        result = q * over_space(2 * of_square, q)
-        return _hide_(result.addcmul_(y.to(q.dtype), over_space(of_cross, q)), ignored), None, None
+        of_square = over_space(2 * of_square, q)
+        if of_error is None:
+            result = q * of_square
+        else:
+            result = (q - y).sign_().mul_(over_space(of_error, q)).addcmul_(q, of_square)
+        return _hide_(result.addcmul_(y.to(q.dtype), over_space(of_cross, q)), ignored), None, None, None
 
 
-class Ratios(torch.autograd.Function):
-    """Sums of ``y q / (y q + q^2 + y^2)``, 0 / 0 being 0, for a constant y and a q that is 0 at ignored voxels."""
-
-    @staticmethod
-    def forward(ctx: FunctionCtx, q: Tensor, y: Tensor) -> Tensor:
-        ctx.save_for_backward(q, y)
-        return _reciprocal(q, y).mul_(y).mul_(q).sum(spatial_axes(q))
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        # d/dq [y q / D] = (y D - y q (y + 2 q)) / D^2 = y (y - q) (y + q) / D^2
-        q, y = ctx.saved_tensors
-        return _reciprocal(q, y).square_().mul_(y - q).mul_(y + q).mul_(y).mul_(over_space(grad, q)), None
+def ratios(q: Tensor, y: Tensor) -> Tensor:
+    """Sums of ``y q / (y q + q^2 + y^2)``, 0 / 0 being 0, for a constant y, which is overwritten."""
+    x, q, y = q, q.detach(), y.to(q.dtype)
+    sums = _reciprocal(q, y).mul_(y).mul_(q).sum(spatial_axes(q))
+    if not (x.requires_grad and torch.is_grad_enabled()):
+        return sums
+    # d/dq [y q / D] = (y D - y q (y + 2 q)) / D^2 = y (y - q) (y + q) / D^2
+    slope = _reciprocal(q, y).square_().mul_(y)
+    slope.mul_(y.sub_(q)).mul_(y.add_(q, alpha=2))
+    return GivenSlope.apply(x, sums, slope)  # type: ignore[no-any-return, no-untyped-call]
 
 
 def _reciprocal(q: Tensor, y: Tensor) -> Tensor:
@@ -162,12 +321,29 @@ class BinaryCrossEntropy(torch.autograd.Function):
     def forward(ctx: FunctionCtx, x: Tensor, z: Tensor) -> Tensor:
         ctx.save_for_backward(x, z)
         cost = torch.sign(z).to(x.dtype).mul_(x)
-        return torch.logaddexp(cost, cost.new_zeros(()), out=cost).mul_(z.abs()).sum(spatial_axes(x))
+        return torch.logaddexp(cost, cost.new_zeros(()), out=cost).mul_(z).abs_().sum(spatial_axes(x))
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, z = ctx.saved_tensors
-        return (torch.sign(z).to(x.dtype).mul_(x).sigmoid() * z).mul_(over_space(grad, x)), None
+        share = torch.sign(z).to(x.dtype).mul_(x).sigmoid_()
+        return _times_(share, z).mul_(over_space(grad, x)), None
+
+
+class WeightedLogarithm(torch.autograd.Function):
+    """Sums of ``w log(max(p, least))``, for a constant w."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, p: Tensor, weight: Tensor, least: float) -> Tensor:
+        ctx.save_for_backward(p, weight)
+        ctx.least = least  # type: ignore[attr-defined]
+        return p.clamp(min=least).log_().mul_(weight).sum(spatial_axes(p))
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        p, weight = ctx.saved_tensors
+        share = torch.nn.functional.threshold(p, ctx.least, float("inf")).reciprocal_()
+        return _times_(share, weight).mul_(over_space(grad, p)), None, None
 
 
 def _hide_(x: Tensor, ignored: Tensor | None) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..arguments import SpacingLike
-from ._sums import BinaryCrossEntropy, spatial_axes
+from ._sums import BinaryCrossEntropy, WeightedLogarithm, spatial_axes
 from .segmentation import MapLoss, Truth
 
 SMALLEST = 1e-7  # of probabilities: 1 - SMALLEST is still below 1 in float32
@@ -33,7 +33,7 @@ class DistancePenalizedCELoss(MapLoss):
 
     The result is float32 (float64 for a float64 input), also under autocast, and finite: the logarithms are taken
     with the softmax or sigmoid; without an activation of this loss's own, probabilities below 1e-7 count as that.
-    Beside input and target at most three float32 maps of the input's size and a bool one are held at a time.
+    Beside input and target at most three float32 maps of the input's size are held at a time.
 
     References:
         Ma et al., Loss odyssey in medical image segmentation, Medical Image Analysis 71, 2021, eq. 6. Caliva et
@@ -94,14 +94,19 @@ class DistancePenalizedCELoss(MapLoss):
         inside = truth.mask()
         if self._is_binary(input):
             # One map for both: the weight with the sign of the slope, negative where p should be 1.
-            signed = torch.where(inside, -weight, weight)
+            signed = torch.ones_like(weight).masked_fill_(inside, -1.0).mul_(weight)
             del weight, inside
             sums: Tensor = BinaryCrossEntropy.apply(self._logits(input, truth), signed)  # type: ignore[no-untyped-call]
         else:
-            weight = weight.masked_fill_(~inside, 0.0) if truth.given is None else weight.masked_fill(~inside, 0.0)
-            del inside
-            logp = self._log_probabilities(input, truth)
-            sums = (logp * weight).sum(spatial_axes(logp)).neg()
+            outside = inside.logical_not_()
+            weight = weight.masked_fill_(outside, 0.0) if truth.given is None else weight.masked_fill(outside, 0.0)
+            del inside, outside
+            if self.softmax:
+                logp = self._log_softmax(input, truth)
+                sums = (logp * weight).sum(spatial_axes(logp)).neg()
+            else:
+                p = self._probabilities(input, truth)
+                sums = WeightedLogarithm.apply(p, weight, SMALLEST).neg()  # type: ignore[no-untyped-call]
         return self._mean(sums, truth)
 
     def _is_binary(self, input: Tensor) -> bool:
@@ -113,11 +118,9 @@ class DistancePenalizedCELoss(MapLoss):
             return input[:, first:].to(torch.promote_types(input.dtype, torch.float32))
         return torch.logit(self._probabilities(input, truth), eps=SMALLEST)
 
-    def _log_probabilities(self, input: Tensor, truth: Truth) -> Tensor:
-        if self.softmax:
-            x = input.to(torch.promote_types(input.dtype, torch.float32))
-            return torch.log_softmax(x, 1)[:, input.shape[1] - truth.classes :]
-        return self._probabilities(input, truth).clamp(min=SMALLEST).log()
+    def _log_softmax(self, input: Tensor, truth: Truth) -> Tensor:
+        x = input.to(torch.promote_types(input.dtype, torch.float32))
+        return torch.log_softmax(x, 1)[:, input.shape[1] - truth.classes :]
 
     def _reduce(self, per_class: Tensor, truth: Truth) -> Tensor:
         if self.reduction == "mean" and not self.sigmoid:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from torch import Tensor
 
 from ..arguments import SpacingLike
-from ._sums import spatial_axes
+from ._sums import Masses, WeightedMasses, spatial_axes
 from .sdf_product import overlap_loss
 from .segmentation import MapLoss, Truth, check_choice, check_number
 
@@ -28,12 +28,12 @@ class MapDiceLoss(MapLoss):
     .. math:: L = 1 - \frac{2 \sum_v w p g + \epsilon}{\sum_v w p + \sum_v w g + \epsilon},
         \qquad w = \varphi \text{ inside, } 1 \text{ outside of the target,}
 
-    and is 0 at p = g alone.
+    and is 0 at p = g alone; it is for maps that are not negative inside (what is, counts as 0).
 
     The result is float32 (float64 for a float64 input), also under autocast, and finite: a class that is absent
     from target and prediction costs 0, one that is absent from the target 1 as in Dice. The map is a constant: the
-    gradient is with respect to ``input`` alone. Four float32 maps of the input's size and a bool one at most are
-    held at a time beside input and target.
+    gradient is with respect to ``input`` alone. Three float32 maps of the input's size at most are held at a time
+    beside input and target.
 
     References:
         Li et al., Deep distance map regression network with shape-aware loss for imbalanced medical image
@@ -97,15 +97,14 @@ class MapDiceLoss(MapLoss):
 
     def _per_class(self, input: Tensor, truth: Truth, spacing: SpacingLike) -> Tensor:
         phi = self._map(truth, spacing)
-        axes = spatial_axes(phi)
         if self.form == "printed":
-            p = self._probabilities(input, truth)
-            common, of_p = (p * phi).sum(axes), truth.hide(p).sum(axes)
+            of_g = phi.sum(spatial_axes(phi))
+            sums = Masses.apply(self._probabilities(input, truth), phi, truth.ignored)  # type: ignore[no-untyped-call]
         else:
-            outside = ~truth.mask()
-            # Sums of w p and w g: inside both are sums of the map alone, so w needs no map of its own.
-            phi = phi.masked_fill(outside, 0.0)
-            p = self._probabilities(input, truth)
-            common = (p * phi).sum(axes)
-            of_p = common + (p * truth.hide(outside)).sum(axes)
-        return overlap_loss(self._pooled(common), self._pooled(of_p), self._pooled(phi.sum(axes)), self.smooth)
+            # One map for w and g: w with a sign, negative outside of the target.
+            phi = phi.clamp_(min=0) if truth.given is None else phi.clamp(min=0)
+            truth.hide_(phi.masked_fill_(truth.mask().logical_not_(), -1.0))
+            of_g = phi.clamp(min=0).sum(spatial_axes(phi))
+            sums = WeightedMasses.apply(self._probabilities(input, truth), phi)  # type: ignore[no-untyped-call]
+        common, of_p = map(self._pooled, sums)
+        return overlap_loss(common, of_p, self._pooled(of_g), self.smooth)

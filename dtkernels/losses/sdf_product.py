@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..arguments import SpacingLike
 from ..nn import SmoothHeaviside
-from ._sums import AbsoluteError, Products, Ratios, spatial_axes
+from ._sums import AbsoluteError, HeavisideMasses, Products, ratios, spatial_axes
 from .segmentation import MapLoss, Truth, check_choice, check_number
 
 FORMS = ("ratio", "pointwise")
@@ -27,8 +27,8 @@ class SDFProductLoss(MapLoss):
 
     The result is float32 (float64 for a float64 input), also under autocast, and finite. The gradient is taken in
     closed form: beside input and target at most three float32 maps of the input's size are held at a time, one of
-    them the activation's result (four with ``form="pointwise"``), and two are kept for the gradient. A class that
-    is absent from the target has the map 0 and costs nothing.
+    them the activation's result, and two are kept for the gradient. With ``form="pointwise"`` there is no second
+    derivative. A class that is absent from the target has the map 0 and costs nothing.
 
     References:
         Xue et al., Shape-aware organ segmentation by predicting signed distance maps, AAAI 2020, arXiv:1912.03849,
@@ -96,8 +96,11 @@ class SDFProductLoss(MapLoss):
 
     def _product(self, q: Tensor, y: Tensor, truth: Truth) -> Tensor:
         if self.form == "pointwise":
-            return -self._mean(Ratios.apply(q, y), truth)  # type: ignore[no-untyped-call]
+            return -self._mean(ratios(q, y if truth.given is None else y.clone()), truth)
         cross, of_q = Products.apply(q, y, truth.ignored)  # type: ignore[no-untyped-call]
+        return self._ratio(cross, of_q, y)
+
+    def _ratio(self, cross: Tensor, of_q: Tensor, y: Tensor) -> Tensor:
         of_y = (y * y).sum(spatial_axes(y))
         cross, of_q, of_y = self._pooled(cross), self._pooled(of_q), self._pooled(of_y)
         # At least half of the sum of the squares, so not 0 unless both maps are. There the quotient is 0.
@@ -120,8 +123,8 @@ class ShapeAwareLoss(SDFProductLoss):
     As printed, eq. 3 of the paper has neither the sign nor the k of its code: the map is negative inside, where
     :math:`1 / (1 + e^{-k q})` would be 0. Here p is 1 inside.
 
-    Results are as of :class:`SDFProductLoss`; at most five maps of the input's size and a bool one are held at a
-    time.
+    Results are as of :class:`SDFProductLoss`; at most three float32 maps of the input's size and a bool one are
+    held at a time (five with ``form="pointwise"``).
 
     References:
         Xue et al., Shape-aware organ segmentation by predicting signed distance maps, AAAI 2020, arXiv:1912.03849.
@@ -184,17 +187,22 @@ class ShapeAwareLoss(SDFProductLoss):
         self.heaviside = SmoothHeaviside(check_number("k", k))
 
     def _per_class(self, input: Tensor, truth: Truth, spacing: SpacingLike) -> Tensor:
-        y = self._map(truth, spacing)
         q = self._probabilities(input, truth)
-        product = self._product(q, y, truth)
-        absolute = self._mean(AbsoluteError.apply(q, y, truth.ignored, 0.0), truth)  # type: ignore[no-untyped-call]
-        del y
-        p = truth.hide(self.heaviside(q))
-        g = truth.mask()
-        common, of_p = (p * g).sum(spatial_axes(p)), p.sum(spatial_axes(p))
-        return overlap_loss(
-            self._pooled(common), self._pooled(of_p), self._pooled(truth.hide(g).sum(spatial_axes(g))), self.smooth
-        ) + self.weight * (product + absolute)
+        # The overlap first: the maps that it takes are gone before there is a map of the target.
+        overlap = self._overlap(q, truth)
+        y = self._map(truth, spacing)
+        if self.form == "pointwise":
+            error = AbsoluteError.apply(q, y, truth.ignored, 0.0)  # type: ignore[no-untyped-call]
+            product = -self._mean(ratios(q, y.clone()), truth)
+        else:
+            cross, of_q, error = Products.apply(q, y, truth.ignored, True)  # type: ignore[no-untyped-call]
+            product = self._ratio(cross, of_q, y)
+        return overlap + self.weight * (product + self._mean(error, truth))
+
+    def _overlap(self, q: Tensor, truth: Truth) -> Tensor:
+        common, of_p = HeavisideMasses.apply(q, self.heaviside.k, truth.values, truth.first, truth.ignored)  # type: ignore[no-untyped-call]
+        of_g = truth.hide_(truth.mask()).sum(spatial_axes(q), dtype=q.dtype)
+        return overlap_loss(self._pooled(common), self._pooled(of_p), self._pooled(of_g), self.smooth)
 
 
 def overlap_loss(common: Tensor, of_p: Tensor, of_g: Tensor, smooth: float) -> Tensor:
