@@ -7,11 +7,13 @@ VENV   ?= .venv
 TORCH  ?= torch==2.13.0
 BIN    := $(VENV)/bin
 
-.PHONY: help env test lint format demo docs bench bench-operators gpu-check clean
+.PHONY: help env test lint format demo study study-full study-data docs bench bench-operators gpu-check clean
 
 help:
 	@echo "make test       set up, build, run every test"
 	@echo "make demo       train a small network with Dice + Hausdorff loss on real MRI; tables and pictures"
+	@echo "make study      the papers on distance maps in miniature on real MRI, two cores, half an hour; a report"
+	@echo "make study-full every experiment of the study, on a GPU where there is one"
 	@echo "make docs       guides and reference into build/docs"
 	@echo "make bench      the CPU tables of the README, against every peer, from one run"
 	@echo "make bench-operators  each operator by itself, timed by pytest-benchmark"
@@ -47,6 +49,16 @@ format: env
 
 demo: env
 	$(BIN)/python -m bench.demo
+
+# Interrupted, both go on where they stopped: a run whose result file stands is skipped.
+study: env study-data
+	$(BIN)/python -m bench.study run
+
+study-full: env study-data
+	$(BIN)/python -m bench.study run --full --results study-full-output
+
+study-data: env
+	$(BIN)/dtk data hippocampus
 
 docs: env
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going -q -b html dtkernels/docs build/docs
