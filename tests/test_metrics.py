@@ -18,6 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from dtkernels import metrics
 from dtkernels.metrics import dense, distances, masks, packed, surface, surface_metrics, surfels
 from dtkernels.metrics.definitions import DEFINITIONS
+from dtkernels.metrics.surface import shares_within
 
 PERCENTILES = (95, 52, 99.5)
 TOLERANCES = (1.0, 0.0, 2.6)
@@ -150,11 +151,13 @@ LIBRARIES: dict[str, Callable[..., dict[str, float]]] = {
 }
 
 
-@pytest.fixture(params=["packed", "dense"])
+@pytest.fixture(params=["packed", "one by one", "dense"])
 def path(request, monkeypatch):
-    """The way of CPUs and the way of other devices, which runs on a CPU as well."""
+    """The ways of CPUs, for small and for large images, and that of other devices, which a CPU can go as well."""
     if request.param == "dense":
         monkeypatch.setattr(packed, "measure", dense.measure)
+    if request.param == "one by one":
+        monkeypatch.setattr(packed, "_SMALL", 0)
     return request.param
 
 
@@ -296,13 +299,17 @@ def test_surface_elements_are_sized_by_spacing(path):
 # ---- percentiles ------------------------------------------------------------------------------------
 
 
+def one_surface(squares: Array) -> packed.Elements:
+    return packed.Elements(squares, np.array([0, len(squares)]))
+
+
 def test_percentiles_beyond_the_limit_of_torch_quantile():
     rng = np.random.default_rng(0)
     squares = rng.integers(0, 5000, 17_000_000).astype(np.float32)
     with pytest.raises(RuntimeError, match="too large"):
         torch.quantile(torch.from_numpy(squares), 0.95)
     expected = math.sqrt(np.partition(squares, 16_150_000)[16_150_000])  # 0.95 * 17,000,000, and its like around
-    assert packed._ranked(packed.Elements(squares, None, None), (95.0,)) == pytest.approx([expected], rel=1e-12)
+    assert packed._ranked(one_surface(squares), False, (95.0,))[0] == pytest.approx([expected], rel=1e-12)
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 10, 101])
@@ -311,7 +318,7 @@ def test_percentiles_are_numpys(count, q):
     rng = np.random.default_rng(count)
     squares = rng.integers(0, 30, count).astype(np.float32)
     expected = np.percentile(np.sqrt(squares.astype(np.float64)), q)
-    assert packed._ranked(packed.Elements(squares, None, None), (q,)) == pytest.approx([expected], rel=1e-12)
+    assert packed._ranked(one_surface(squares), False, (q,))[0] == pytest.approx([expected], rel=1e-12)
     keys = torch.full((1, count + 7), dense._BEYOND, dtype=torch.int32)
     keys[0, 3 : 3 + count] = torch.from_numpy(squares).view(torch.int32)
     assert dense._linear(keys, q / 100).tolist() == pytest.approx([expected], rel=1e-12)
@@ -392,6 +399,8 @@ def test_both_ways_agree(definition, directed, per_sample, monkeypatch):
     spacing = torch.rand(3, 3, generator=torch.Generator().manual_seed(0)) + 0.5 if per_sample else None
     options = {"definition": definition, "directed": directed, "on_empty": "diagonal"}
     expected = surface_metrics(pred, target, spacing, percentiles=PERCENTILES, **options)
+    monkeypatch.setattr(packed, "_SMALL", 0)
+    assert_same(surface_metrics(pred, target, spacing, percentiles=PERCENTILES, **options), expected)
     monkeypatch.setattr(packed, "measure", dense.measure)
     assert_same(surface_metrics(pred, target, spacing, percentiles=PERCENTILES, **options), expected)
 
@@ -539,6 +548,46 @@ def test_single_functions():
             "nsd@1.5": metrics.normalized_surface_dice(pred, target, **given, tolerance=1.5),
         }.items():
             torch.testing.assert_close(value, result[key], rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("definition", DEFINITIONS)
+@pytest.mark.parametrize("spacing", [None, (2.3, 0.7, 1.1)], ids=["unit", "anisotropic"])
+@pytest.mark.parametrize("tolerance", [0, 0.5, 1, 2, 3.5, 50])
+def test_shares_alone_are_those_of_all_metrics(definition, spacing, tolerance, path):
+    """Voxels that look around themselves find what a transform does; the largest tolerance is for a transform."""
+    pred, target = batch()
+    for directed in (False, True):
+        given = {"spacing": spacing, "definition": definition, "directed": directed}
+        alone = metrics.normalized_surface_dice(pred, target, tolerance=tolerance, **given)
+        expected = surface_metrics(pred, target, tolerances=tolerance, **given)
+        torch.testing.assert_close(alone, expected.nsd[0], rtol=1e-6, atol=0, equal_nan=True)
+        several = shares_within(pred, target, tolerances=(tolerance, 1.3, 0.8), **given)
+        expected = surface_metrics(pred, target, tolerances=(tolerance, 1.3, 0.8), **given)
+        torch.testing.assert_close(several.nsd, expected.nsd, rtol=1e-6, atol=0, equal_nan=True)
+        assert torch.equal(several.pred_empty, expected.pred_empty)
+        assert torch.equal(several.target_empty, expected.target_empty)
+
+
+def test_shares_alone_need_no_transform(monkeypatch):
+    """As long as looking around is less work: for few steps, or for surfaces that are close."""
+    transforms = []
+    by_name = distances.by_name
+
+    def counted(name, backend):
+        found = by_name(name, backend)
+        return lambda *given: transforms.append(1) or found(*given)
+
+    monkeypatch.setattr("dtkernels.metrics.surface.distances.by_name", counted)
+    target = torch.from_numpy(block((40, 40, 40), (5, 35), (5, 35), (5, 35)))
+    near, far = target.roll(1, 0), torch.from_numpy(block((40, 40, 40), (0, 3), (0, 3), (0, 3)))
+    noise = torch.rand(40, 40, 40, generator=torch.Generator().manual_seed(0)) > 0.5
+    for pred, tolerance, expected in ((near, 1, 0), (near, 4, 0), (near, 30, 1), (far, 1, 0), (far, 4, 1),
+                                      (noise, 0.5, 0), (noise, 3, 1)):  # fmt: skip
+        metrics.normalized_surface_dice(pred, target, tolerance=tolerance)
+        assert len(transforms) == expected, tolerance
+        metrics.normalized_surface_dice(pred, target, tolerance=tolerance, backend="cpu")
+        assert len(transforms) == expected + 1
+        transforms.clear()
 
 
 # ---- empty masks ------------------------------------------------------------------------------------

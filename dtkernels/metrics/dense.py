@@ -32,8 +32,12 @@ def measure(
     percentiles: tuple[float, ...],
     tolerances: tuple[float, ...],
     distance: Distance,
+    limit: float | None = None,
 ) -> Moments:
-    """Moments of every pair; ``pooled`` percentiles take both directions together."""
+    """Moments of every pair; ``pooled`` percentiles take both directions together.
+
+    Given a ``limit``, nothing but ``total`` and ``within`` is asked.
+    """
     dims = images.dims
     masks = torch.stack([images.pred.all(), images.target.all()], 2)  # (B, K, 2, *spatial)
     if 0 in masks.shape:
@@ -53,12 +57,14 @@ def measure(
     surface = surface.flatten(3)
     keys = squares.view(torch.int32).masked_fill(~surface, _BEYOND)
     squares = squares.masked_fill(~surface, 0)
-    distances = squares.sqrt()
     close = [surface & (squares <= tolerance**2 * TIE) for tolerance in tolerances]
     total = _sum(weights, surface)
     within = [_sum(weights, c) for c in close]
-    first, second = _sum(weights, distances), _sum(weights, squares)
-    maximum = distances.amax(-1).double()
+    first = second = maximum = torch.zeros_like(total)
+    if limit is None:
+        distances = squares.sqrt()
+        first, second = _sum(weights, distances), _sum(weights, squares)
+        maximum = distances.amax(-1).double()
     if pooled:
         keys = keys.flatten(2)[:, :, None]
         weights = None if weights is None else weights.flatten(2)[:, :, None]

@@ -38,7 +38,7 @@ class Masks(NamedTuple):
     def all(self) -> Tensor:
         """Every mask, bool ``(B, K, *spatial)``."""
         if self.classes is None:
-            return binary(self.name, self.values)
+            return binary(self.name, self.values, lead=2)
         classes = torch.arange(self.classes.start, self.classes.stop, device=self.values.device)
         return self.values[:, None] == classes.reshape(-1, *[1] * (self.values.ndim - 1))
 
@@ -161,10 +161,11 @@ def numbers_in(name: str, values: float | Sequence[float], high: float) -> tuple
     return result
 
 
-def binary(name: str, x: Tensor) -> Tensor:
+def binary(name: str, x: Tensor, lead: int = 0) -> Tensor:
     """Foreground as bool; on CPUs, where a look at the values costs no synchronisation, checked to be one.
 
-    Floats must be 0 and 1 (or NaN, background everywhere in this library), integers 0 and one other value.
+    Floats must be 0 and 1 (or NaN, background everywhere in this library), integers 0 and one other value, which
+    may differ between the masks along ``lead`` dimensions.
     """
     if x.dtype == torch.bool:
         return x
@@ -183,7 +184,12 @@ def binary(name: str, x: Tensor) -> Tensor:
         advice = f"threshold probabilities first, for example {name} > 0.5"
     else:
         low, high = torch.aminmax(x) if x.numel() else (0, 0)
-        if (low, high) in ((0, 0), (0, 1), (1, 1)) or torch.equal(x == (high or low), inside):
+        if (low, high) in ((0, 0), (0, 1), (1, 1)):
+            return inside
+        each = x.reshape(*x.shape[:lead], -1)
+        least, most = each.aminmax(dim=-1, keepdim=True)
+        other = torch.where(most != 0, most, least)
+        if torch.equal((each == other) & (other != 0), each.bool()):
             return inside
         advice = "pass num_classes to compare label maps"
     low, high = torch.aminmax(x)

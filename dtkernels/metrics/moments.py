@@ -11,7 +11,8 @@ class Moments(NamedTuple):
     """Over the directed distances d of surface elements of weight w (1 for surface voxels).
 
     The axis of size 2 is the direction: 0 from the prediction's surface to the target's, 1 back. Values
-    mean nothing where one of the masks is empty, except that ``total`` is 0 for an empty mask only.
+    mean nothing where one of the masks is empty, except that ``total`` is 0 for an empty mask only. Where nothing
+    but shares are asked, all but ``total`` and ``within`` are 0.
     """
 
     total: Tensor  # (2, B, K) sum of w

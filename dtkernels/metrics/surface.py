@@ -38,6 +38,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -45,8 +46,9 @@ from torch import Tensor
 from .. import arguments
 from ..arguments import SpacingLike
 from . import dense, distances, masks, packed
-from .definitions import DEFINITIONS
+from .definitions import DEFINITIONS, Definition
 from .masks import Pair
+from .moments import Moments
 
 EMPTY = ("inf", "nan", "diagonal", "error")
 BOTH_EMPTY = ("nan", "perfect")
@@ -178,6 +180,117 @@ def surface_metrics(
     >>> result["hd95"], result["nsd@1"]
     (tensor([[0.5000,    inf]]), tensor([[1., 0.]]))
     """
+    found = _measure(
+        pred, target, spacing, definition, percentiles, tolerances, directed, distance, connectivity, on_empty,
+        on_both_empty, include_background, num_classes, spatial_dims, backend,
+    )  # fmt: skip
+    sums, length = found.sums, found.length
+    means = sums.first / sums.total
+    return SurfaceMetrics(
+        hd=length(sums.maximum[0] if directed else sums.maximum.amax(0)),
+        hd_percentiles=length(sums.percentiles[:, 0] if directed else sums.percentiles.amax(1)),
+        asd=length(means[0]),
+        assd=length(sums.first.sum(0) / sums.total.sum(0) if found.rule.pooled_mean else means.mean(0)),
+        msd=length(sums.maximum.amax(0)),
+        rmsd=length((sums.second.sum(0) / sums.total.sum(0)).sqrt()),
+        nsd=found.nsd(directed),
+        pred_empty=found.empty(0),
+        target_empty=found.empty(1),
+        percentiles=found.percentiles,
+        tolerances=found.tolerances,
+    )
+
+
+class Shares(NamedTuple):
+    """What is left of :class:`SurfaceMetrics` where nothing but NSD is asked."""
+
+    nsd: Tensor  # (tolerances, ...)
+    pred_empty: Tensor
+    target_empty: Tensor
+
+
+def shares_within(
+    pred: Tensor,
+    target: Tensor,
+    spacing: SpacingLike = None,
+    *,
+    tolerances: float | Sequence[float] = (1.0,),
+    definition: str = "monai",
+    directed: bool = False,
+    distance: str = "euclidean",
+    connectivity: int = 1,
+    on_both_empty: str = "nan",
+    include_background: bool = True,
+    num_classes: int | None = None,
+    spatial_dims: int | None = None,
+    backend: str | None = None,
+) -> Shares:
+    """NSD alone, which needs no distance beyond the largest tolerance; arguments of :func:`surface_metrics`.
+
+    >>> shares_within(torch.tensor([0, 1, 1, 0, 0]), torch.tensor([0, 1, 1, 1, 1]), tolerances=(0.5, 3)).nsd
+    tensor([0.5000, 1.0000])
+    """
+    found = _measure(
+        pred, target, spacing, definition, (), tolerances, directed, distance, connectivity, "inf",
+        on_both_empty, include_background, num_classes, spatial_dims, backend, shares_only=True,
+    )  # fmt: skip
+    return Shares(found.nsd(directed), found.empty(0), found.empty(1))
+
+
+class _Measured(NamedTuple):
+    """Moments, and what becomes of pairs without a surface."""
+
+    sums: Moments
+    rule: Definition
+    percentiles: tuple[float, ...]
+    tolerances: tuple[float, ...]
+    lead: tuple[int, ...]
+    missing: float | Tensor  # distance where one of the masks is empty
+    perfect: bool  # whether two empty masks are as good as can be
+    one: Tensor  # (B, K): just one of the masks is empty
+    none: Tensor  # (B, K): both are
+
+    def empty(self, which: int) -> Tensor:
+        """Whether the predictions (0) or targets (1) have no foreground."""
+        return (self.sums.total[which] == 0).reshape(self.lead)
+
+    def length(self, value: Tensor) -> Tensor:
+        """A distance (..., B, K) in the shape of the batch."""
+        # masked_fill, not where: a number given to where is copied to a GPU with a synchronisation
+        value = value.masked_fill(self.none, 0.0 if self.perfect else math.nan)
+        if isinstance(self.missing, Tensor):
+            value = torch.where(self.one, self.missing, value)
+        else:
+            value = value.masked_fill(self.one, self.missing)
+        return value.float().reshape((*value.shape[:-2], *self.lead))
+
+    def nsd(self, directed: bool) -> Tensor:
+        """Share of the surfaces within each tolerance, (tolerances, ...) in the shape of the batch."""
+        total, within = self.sums.total, self.sums.within
+        value = within[:, 0] / total[0] if directed else within.sum(1) / total.sum(0)
+        value = value.masked_fill(self.none, 1.0 if self.perfect else math.nan).masked_fill(self.one, 0.0)
+        return value.float().reshape((*value.shape[:-2], *self.lead))
+
+
+def _measure(
+    pred: Tensor,
+    target: Tensor,
+    spacing: SpacingLike,
+    definition: str,
+    percentiles: float | Sequence[float],
+    tolerances: float | Sequence[float],
+    directed: bool,
+    distance: str,
+    connectivity: int,
+    on_empty: str | float,
+    on_both_empty: str,
+    include_background: bool,
+    num_classes: int | None,
+    spatial_dims: int | None,
+    backend: str | None,
+    shares_only: bool = False,
+) -> _Measured:
+    """Check the arguments, and sum up what all metrics follow from."""
     masks.choice("definition", definition, DEFINITIONS)
     if not isinstance(on_empty, (int, float)) or isinstance(on_empty, bool):
         masks.choice("on_empty", on_empty, EMPTY)
@@ -201,10 +314,10 @@ def surface_metrics(
     rows = masks.host_or_rows(spacing, images)
     pooled = rule.pooled_percentile and not directed
     measure = packed.measure if pred.device.type == "cpu" else dense.measure
-    sums = measure(images, rows, rule, pooled, q, tau, distances.by_name(distance, backend))
+    limit = max(tau) if shares_only and tau and distance == "euclidean" and backend is None else None
+    sums = measure(images, rows, rule, pooled, q, tau, distances.by_name(distance, backend), limit)
 
     present = sums.total > 0  # (2, B, K)
-    one, none = present[0] ^ present[1], ~(present[0] | present[1])
     missing: float | Tensor = math.inf
     if on_empty == "error":
         _refuse_empty(present)
@@ -212,36 +325,8 @@ def surface_metrics(
         missing = _diagonal(images, rows)
     else:
         missing = float(on_empty)
-    perfect = on_both_empty == "perfect"
-
-    # masked_fill, not where: a number given to where is copied to a GPU with a synchronisation
-    def length(value: Tensor) -> Tensor:
-        value = value.masked_fill(none, 0.0 if perfect else math.nan)
-        if isinstance(missing, Tensor):
-            value = torch.where(one, missing, value)
-        else:
-            value = value.masked_fill(one, missing)
-        return value.float().reshape((*value.shape[:-2], *images.lead))
-
-    def share(value: Tensor) -> Tensor:
-        value = value.masked_fill(none, 1.0 if perfect else math.nan).masked_fill(one, 0.0)
-        return value.float().reshape((*value.shape[:-2], *images.lead))
-
-    weight = sums.total.sum(0)
-    means = sums.first / sums.total
-    return SurfaceMetrics(
-        hd=length(sums.maximum[0] if directed else sums.maximum.amax(0)),
-        hd_percentiles=length(sums.percentiles[:, 0] if directed else sums.percentiles.amax(1)),
-        asd=length(means[0]),
-        assd=length(sums.first.sum(0) / weight if rule.pooled_mean else means.mean(0)),
-        msd=length(sums.maximum.amax(0)),
-        rmsd=length((sums.second.sum(0) / weight).sqrt()),
-        nsd=share(sums.within[:, 0] / sums.total[0] if directed else sums.within.sum(1) / weight),
-        pred_empty=~present[0].reshape(images.lead),
-        target_empty=~present[1].reshape(images.lead),
-        percentiles=q,
-        tolerances=tau,
-    )
+    one, none = present[0] ^ present[1], ~(present[0] | present[1])
+    return _Measured(sums, rule, q, tau, images.lead, missing, on_both_empty == "perfect", one, none)
 
 
 def _refuse_empty(present: Tensor) -> None:

@@ -35,7 +35,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -43,7 +43,8 @@ import torch
 from torch import Tensor
 
 from ... import arguments
-from ...metrics import SurfaceMetrics, surface_metrics
+from ...metrics import surface_metrics
+from ...metrics.surface import shares_within
 from .cumulative import CumulativeIterationMetric
 
 __all__ = [
@@ -237,7 +238,7 @@ def compute_hausdorff_distance(
         y_pred, y, include_background, distance_metric, spacing, ignore_index,
         percentiles=q, tolerances=(), directed=directed, on_empty=_empty(on_empty, "nan" if q else "inf"),
     )  # fmt: skip
-    values = measured.hd_percentiles[0] if q else measured.hd
+    values: Tensor = measured.hd_percentiles[0] if q else measured.hd
     if ignore_index is not None:
         channel = ignore_index - (np.shape(y_pred)[1] - values.shape[1])
         if 0 <= channel < values.shape[1]:
@@ -269,7 +270,8 @@ def compute_average_surface_distance(
         y_pred, y, include_background, distance_metric, spacing, ignore_index,
         percentiles=(), tolerances=(), on_empty=_empty(on_empty, "inf"),
     )  # fmt: skip
-    return measured.assd if symmetric else measured.asd
+    average: Tensor = measured.assd if symmetric else measured.asd
+    return average
 
 
 def compute_surface_dice(
@@ -316,9 +318,10 @@ def compute_surface_dice(
     y_pred, y = _without_ignored(y_pred, y, ignore_index)
     measured = _measure(
         y_pred, y, include_background, distance_metric, spacing, ignore_index,
-        definition="deepmind" if use_subvoxels else "monai", percentiles=(), tolerances=class_thresholds,
+        measure=shares_within, definition="deepmind" if use_subvoxels else "monai", tolerances=class_thresholds,
     )  # fmt: skip
-    return measured.nsd.diagonal(dim1=0, dim2=2)  # the threshold of each class for that class
+    each: Tensor = measured.nsd.diagonal(dim1=0, dim2=2)  # the threshold of each class for that class
+    return each
 
 
 def _measure(
@@ -328,9 +331,10 @@ def _measure(
     distance_metric: str,
     spacing: Any,
     ignore_index: int | None,
+    measure: Callable[..., Any] = surface_metrics,
     **options: Any,
-) -> SurfaceMetrics:
-    """Binary masks of the measured classes through :func:`dtkernels.metrics.surface_metrics`."""
+) -> Any:
+    """Binary masks of the measured classes through :func:`dtkernels.metrics.surface_metrics` or one like it."""
     pred, target = (torch.as_tensor(x) == 1 for x in (y_pred, y))
     if pred.shape != target.shape:
         raise ValueError(f"y_pred and y should have same shapes, got {pred.shape} and {target.shape}.")
@@ -339,7 +343,7 @@ def _measure(
     first = 0 if include_background or pred.shape[1] == 1 else 1
     if distance_metric != "euclidean":
         spacing = None
-    measured = surface_metrics(
+    measured = measure(
         pred[:, first:], target[:, first:], _spacing(spacing, pred), distance=distance_metric,
         spatial_dims=pred.ndim - 2, **options,
     )  # fmt: skip
