@@ -67,11 +67,16 @@ def check_no_gradient(name: str, value: torch.Tensor) -> None:
         )
 
 
+def has_tangent(value: Any) -> bool:
+    """Whether a forward derivative is asked for; a compiler asks for none."""
+    if torch.compiler.is_compiling() or forward_ad._current_level < 0 or not isinstance(value, torch.Tensor):
+        return False
+    return forward_ad.unpack_dual(value).tangent is not None
+
+
 def check_no_tangent(name: str, value: Any) -> None:
     """torch asks an operator of a library for no forward derivative, and would take it for zero."""
-    if torch.compiler.is_compiling() or forward_ad._current_level < 0 or not isinstance(value, torch.Tensor):
-        return
-    if forward_ad.unpack_dual(value).tangent is not None:
+    if has_tangent(value):
         raise NotImplementedError(
             f"{name}: expected a tensor without a tangent (there is no forward-mode derivative), "
             "got a dual tensor; use reverse mode"
@@ -359,6 +364,16 @@ def labels_shape(labels: torch.Tensor, num_classes: int, spatial_dims: int) -> t
         f"labels: expected shape (B, *spatial) or (B, 1, *spatial) with {spatial_dims} spatial dimensions, "
         f"got {tuple(labels.shape)}; pass spatial_dims if that is not what you meant"
     )
+
+
+def labels_from(labels: torch.Tensor, first: int, classes: int) -> torch.Tensor:
+    """Labels ``first``, ``first + 1``, ... counted from 0."""
+    if not first:
+        return labels
+    # Labels that wrap around must not land on a class.
+    if classes + first > torch.iinfo(labels.dtype).max + 1:
+        labels = labels.to(torch.promote_types(labels.dtype, torch.int16))
+    return labels - first
 
 
 def labels_layout(labels: torch.Tensor, num_classes: int, spatial_dims: int) -> Layout:

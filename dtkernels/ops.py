@@ -11,6 +11,8 @@
 ``sdf_extrema``            one of these maps, and the largest squared distances inside and outside
 ``distance_map``           a map made of these distances, by the options of :class:`dtkernels.formula.Options`
 ``distance_map_out``       the same into a preallocated tensor
+``boundary_sums``          sum of a prediction times the signed distance of a target, and the gradient
+``hausdorff_sums``         squared error, weighed by the distances of prediction and target, and the gradient
 ``nearest``                distance to the nearest background voxel, and the position of that voxel
 ``label``                  connected components of the foreground, and their number per image
 ``envelope``               lower envelope of the parabolas over a function
@@ -20,7 +22,7 @@
 
 ``spacing`` is a number or one number per spatial dimension; the overload ``per_sample`` takes it as a tensor
 with one row per sample. What depends on a mask is piecewise constant in it and has no
-gradient: an input that needs one is refused. The envelopes are differentiable.
+gradient: an input that needs one is refused. The envelopes are differentiable, and the sums in the prediction.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ import torch
 from torch import Tensor
 from torch.library import Library
 
-from . import arguments, parabolas, remap, transform
+from . import arguments, distance_sums, parabolas, remap, transform
 from .formula import Options
 
 _library = Library("dtk", "DEF")
@@ -161,6 +163,14 @@ def _extrema_fake(
     return mask.new_empty(shape, dtype=torch.float32), mask.new_empty((*batch, 2), dtype=torch.float32)
 
 
+def _sums_fake(
+    prediction: Tensor, target: Tensor, spacing: Any = None, *, first_label: int | None = None, **options: Any
+) -> tuple[Tensor, Tensor]:
+    dims = distance_sums.check(prediction, target, first_label)
+    _check("prediction", prediction, spacing, dims, "open")
+    return prediction.new_empty(prediction.shape[:2]), prediction.new_empty(prediction.shape)
+
+
 def _nearest_fake(
     mask: Tensor, spacing: Any = None, *, spatial_dims: int | None = None, **options: Any
 ) -> tuple[Tensor, Tensor]:
@@ -219,6 +229,23 @@ def _vmap(operator: str, inputs: int) -> Callable[..., Any]:
     return rule
 
 
+def _sums_vmap(operator: str) -> Callable[..., Any]:
+    """The same for the operators of a prediction and its target, each of which may be mapped."""
+
+    def rule(info: Any, in_dims: Any, *args: Any, **options: Any) -> Any:
+        size = info.batch_size
+        tensors = [
+            x
+            if not isinstance(x, Tensor)
+            else (x.expand(size, *x.shape) if at is None else x.movedim(at, 0)).flatten(0, 1)
+            for x, at in zip(args, in_dims, strict=True)
+        ]
+        results = getattr(torch.ops.dtk, operator)(*tensors, **options)
+        return tuple(r.unflatten(0, (size, r.shape[0] // size)) for r in results), (0, 0)
+
+    return rule
+
+
 def _backward_vmap(
     info: Any, in_dims: Any, grad: Tensor, index: Tensor, *, spatial_dims: Any, backend: Any
 ) -> Any:
@@ -261,6 +288,27 @@ _define(
     _map_fake,
     _map_vmap,
 )
+for _name, _sum_options, _sums_run, _sums_backward in (
+    ("boundary_sums", "bool shift=False", distance_sums.boundary_sums, distance_sums.backward_boundary),
+    (
+        "hausdorff_sums",
+        "int alpha=2, str variant='two_sided'",
+        distance_sums.hausdorff_sums,
+        distance_sums.backward_hausdorff,
+    ),
+):
+    for _form, _spacing in (("", "float[1]? spacing=None"), (".per_sample", "Tensor spacing")):
+        _define_one(
+            _name + _form,
+            f"(Tensor prediction, Tensor target, {_spacing}, *, int? first_label=None, {_sum_options}, "
+            "str? backend=None) -> (Tensor sums, Tensor gradient)",
+            _sums_run,
+            _sums_fake,
+            _sums_vmap(_name),
+        )
+        torch.library.register_autograd(
+            f"dtk::{_name}{_form}", _sums_backward, setup_context=distance_sums.setup, lib=_library
+        )
 _NEAREST = "int? spatial_dims=None, float? threshold=None, str? backend=None) -> (Tensor distance, Tensor index)"
 _define_one(
     "nearest",

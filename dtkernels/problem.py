@@ -95,6 +95,30 @@ class RemapProblem(NamedTuple):
     counts: int  # int32, how many per image
 
 
+class Measure(enum.IntEnum):
+    """What is summed (:mod:`dtkernels.distance_sums`); the order is that of ``csrc/dtk/weigh.cuh``."""
+
+    BOUNDARY = 0
+    TWO_SIDED = 1
+    INSIDE = 2  # distances are 0 outside of both masks
+    ONE_SIDED = 3  # of the target alone
+
+
+class SumsProblem(NamedTuple):
+    """A prediction weighed by distances and summed over space, and the gradient, of every image of a batch."""
+
+    prediction: Image  # float32, every (z, y, x) contiguous; its mask is what exceeds 0.5
+    target: Image  # of the same shape: labels, or a mask of what exceeds 0.5
+    spatial_dims: int
+    spacing: Spacing
+    measure: Measure
+    alpha: int  # 1 or 2: the power of the distances
+    shift: bool  # BOUNDARY: distances inside are 1 shorter
+    soft: bool  # g is the element of ``target`` itself, whose (z, y, x) are contiguous then; else its mask
+    sums: int  # float32, one for every image
+    gradient: int  # float32, contiguous
+
+
 class ContourProblem(NamedTuple):
     """Foreground voxels with a neighbour in the background, of every image of a batch."""
 

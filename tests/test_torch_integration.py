@@ -171,7 +171,8 @@ def test_every_operator_is_opchecked() -> None:
     }
     here = {"edt", "sdf", "labels_sdf", "edt_out", "sdf_out", "labels_sdf_out"}
     envelopes = {"envelope", "envelope_index", "envelope_backward"}
-    elsewhere = {"nearest", "label", "sdf_extrema", "distance_map", "distance_map_out"} | envelopes
+    sums = {"boundary_sums", "hausdorff_sums"}
+    elsewhere = {"nearest", "label", "sdf_extrema", "distance_map", "distance_map_out"} | envelopes | sums
     assert defined == here | elsewhere
 
 

@@ -2,10 +2,10 @@
 
 A backend is a module with one function per kind of :mod:`~dtkernels.problem`, for the device types it names:
 ``run`` for the distance transforms; ``nearest``, ``label``, ``envelope`` and its gradient ``scatter``, which it
-may lack; and ``remap`` and ``contour``, which torch operators replace where it lacks them. The first available one
-that has the operator and serves the tensor's device is taken; ``backend=`` or the environment variable
-``DTK_BACKEND`` choose another by name. A backend that cannot run, or lacks the operator, is refused with its
-reason: nothing ever moves to another device by itself.
+may lack; and ``remap``, ``contour`` and ``weigh``, which torch operators replace where it lacks them. The first
+available one that has the operator and serves the tensor's device is taken; ``backend=`` or the environment
+variable ``DTK_BACKEND`` choose another by name. A backend that cannot run, or lacks the operator, is refused with
+its reason: nothing ever moves to another device by itself.
 """
 
 from __future__ import annotations
@@ -15,7 +15,15 @@ from typing import NamedTuple, Protocol
 
 import torch
 
-from ..problem import ContourProblem, EnvelopeProblem, LabelProblem, NearestProblem, Problem, RemapProblem
+from ..problem import (
+    ContourProblem,
+    EnvelopeProblem,
+    LabelProblem,
+    NearestProblem,
+    Problem,
+    RemapProblem,
+    SumsProblem,
+)
 from . import cpu, cuda, cupy, numba, reference
 
 
@@ -60,6 +68,19 @@ class Backend(Protocol):
     @staticmethod
     def contour(problem: ContourProblem, source: torch.Tensor) -> None:
         """Fill ``problem.out``; without it remap.py does, in torch operators."""
+
+    @staticmethod
+    def weigh(
+        problem: SumsProblem,
+        sources: tuple[torch.Tensor, torch.Tensor],
+        rows: torch.Tensor | None,
+        sums: torch.Tensor,
+        gradient: torch.Tensor,
+    ) -> None:
+        """Fill ``sums`` and ``gradient``, the same in every run; without it distance_sums.py does.
+
+        ``sources``: the prediction and the target.
+        """
 
     @staticmethod
     def envelope(

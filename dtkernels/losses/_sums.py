@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
+from ..distance_sums import error
+
 
 def spatial_axes(x: Tensor) -> tuple[int, ...]:
     """All axes of ``x`` but sample and class."""
@@ -57,23 +59,14 @@ class WeightedSquaredError(torch.autograd.Function):
     def forward(ctx: FunctionCtx, p: Tensor, weight: Tensor, values: Tensor, first: int | None) -> Tensor:
         ctx.save_for_backward(p, weight, values)
         ctx.first = first  # type: ignore[attr-defined]
-        return _error(p, values, first).square_().mul_(weight).sum(spatial_axes(p))
+        return error(p, values, first).square_().mul_(weight).sum(spatial_axes(p))
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         p, weight, values = ctx.saved_tensors
-        result = _error(p, values, ctx.first).mul_(weight).mul_(over_space(-2 * grad, p))
+        result = error(p, values, ctx.first).mul_(weight).mul_(over_space(-2 * grad, p))
         of_values = result.neg().to(values.dtype) if ctx.needs_input_grad[2] else None
         return result if ctx.needs_input_grad[0] else None, None, of_values, None
-
-
-def _error(p: Tensor, values: Tensor, first: int | None) -> Tensor:
-    """``g - p`` in a single new tensor."""
-    if first is None:
-        return values.to(p.dtype, copy=True).sub_(p)
-    names = over_space(torch.arange(first, first + p.shape[1], device=p.device), p)
-    named = torch.empty_like(p, memory_format=torch.contiguous_format).copy_(names)
-    return named.eq_(values).sub_(p)
 
 
 class OppositeSquaredError(torch.autograd.Function):
@@ -82,8 +75,8 @@ class OppositeSquaredError(torch.autograd.Function):
     @staticmethod
     def forward(ctx: FunctionCtx, p: Tensor, z: Tensor) -> Tensor:
         ctx.save_for_backward(p, z)
-        error = torch.sign(z).to(p.dtype).add_(1).mul_(0.5).sub_(p)
-        return error.square_().mul_(z).abs_().sum(spatial_axes(p))
+        e = torch.sign(z).to(p.dtype).add_(1).mul_(0.5).sub_(p)
+        return e.square_().mul_(z).abs_().sum(spatial_axes(p))
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..arguments import SpacingLike
-from . import _maps
+from ..boundary_distances import inside_, to_boundary_
 from ._sums import WeightedSquaredError, over_space
 from .segmentation import SegmentationLoss, Truth, check_choice, check_number
 
@@ -22,9 +22,9 @@ class Variant(NamedTuple):
 
 
 VARIANTS = {
-    "two_sided": Variant(_maps.to_boundary_, of_prediction=True),
-    "ma2020": Variant(_maps.inside_, of_prediction=True),
-    "one_sided": Variant(_maps.to_boundary_, of_prediction=False),
+    "two_sided": Variant(to_boundary_, of_prediction=True),
+    "ma2020": Variant(inside_, of_prediction=True),
+    "one_sided": Variant(to_boundary_, of_prediction=False),
 }
 
 
@@ -42,10 +42,11 @@ class HausdorffDTLoss(SegmentationLoss):
     absent from both costs 0, one that is missed entirely costs what the other mask's distances give.
 
     The distances are constants of the prediction: the gradient is :math:`2 (p - g) (d_P^\alpha + d_G^\alpha) / N`,
-    with respect to ``input`` alone. Nothing is read back to the host, and ``torch.compile(fullgraph=True)`` traces
-    the loss. Beside input and target it needs at most three float32 maps of the input's size at a time (and, on
-    CPUs, a float32 copy of the labels), one of which is the activation's result, and keeps that one and one more
-    for the gradient. A bool map of that size is added with ``ignore_index``.
+    with respect to ``input`` alone; a second derivative needs a float64 input. Nothing is read back to the host,
+    and ``torch.compile(fullgraph=True)`` traces the loss. Beside input and target it needs at most three float32
+    maps of the input's size at a time (and, on CPUs, a float32 copy of the labels), one of which is the
+    activation's result, and keeps that one and one more for the gradient. A bool map of that size is
+    added with ``ignore_index``.
 
     With one channel, ``softmax``, ``to_onehot_y`` and ``include_background=False`` are ignored with a warning.
 
@@ -118,6 +119,10 @@ class HausdorffDTLoss(SegmentationLoss):
         self.variant = check_choice("variant", variant, VARIANTS)
 
     def _per_class(self, input: Tensor, truth: Truth, spacing: SpacingLike) -> Tensor:
+        if self.alpha in (1, 2) and truth.is_summed(input):
+            p = self._probabilities(input, truth)
+            sums = truth.sums("hausdorff_sums", p, spacing, alpha=int(self.alpha), variant=self.variant)
+            return self._mean(sums, truth)
         squared = self.alpha == 2
         if truth.given is not None:
             weight = truth.given.pow(self.alpha) if self.alpha else truth.given.sign()

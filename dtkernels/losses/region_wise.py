@@ -10,6 +10,9 @@ from ..arguments import SpacingLike, host_spacing, operator_spacing
 from ._sums import Length, spatial_axes
 from .segmentation import MapLoss, Truth, check_number
 
+# Maps that an operator makes and sums in one: whether distances inside are shorter by 1.
+SHIFTS = {"edt_diff": False, "kervadec": True}
+
 
 class RegionWiseLoss(MapLoss):
     r"""Mean of probability times a map of the target.
@@ -104,6 +107,9 @@ class RegionWiseLoss(MapLoss):
             p = self._probabilities(input, truth)
             of_length = Length.apply(p, _inverse(spacing, p), truth.ignored)  # type: ignore[no-untyped-call]
             sums = (p * self._map(truth, spacing)).sum(spatial_axes(p)) + self.length * of_length
+        elif self.convention in SHIFTS and truth.is_summed(input):
+            p = self._probabilities(input, truth)
+            sums = truth.sums("boundary_sums", p, spacing, shift=SHIFTS[self.convention])
         else:
             # The map first: it is made in two tensors, and the activation's result is not there yet.
             z = self._map(truth, spacing)

@@ -12,7 +12,15 @@ import torch
 from torch import Tensor
 
 from .. import functional, maps
-from ..arguments import SpacingLike, check_no_gradient, check_tensor, where_equal
+from ..arguments import (
+    SpacingLike,
+    check_no_gradient,
+    check_tensor,
+    has_tangent,
+    labels_from,
+    operator_spacing,
+    where_equal,
+)
 from ..formula import check_name
 from ._sums import ScoredSoftmax, spatial_axes
 
@@ -49,12 +57,7 @@ class Truth:
         labels = self.values
         if self.ignored is not None and self.hides_class:
             labels = labels.to(torch.promote_types(labels.dtype, torch.int16)).masked_fill(self.ignored, -1)
-        if self.first:
-            # Maps count classes from 0. Labels that wrap around must not land on a class.
-            if self.classes + self.first > torch.iinfo(labels.dtype).max + 1:
-                labels = labels.to(torch.promote_types(labels.dtype, torch.int16))
-            labels = labels - self.first
-        return labels
+        return labels_from(labels, self.first or 0, self.classes)
 
     def sdf_of(self, x: Tensor, spacing: SpacingLike, *, squared: bool = False) -> Tensor:
         """Signed distance map of ``x > 0.5``; ignored voxels are outside."""
@@ -82,6 +85,24 @@ class Truth:
             mask = (self.values > 0.5).logical_and_(~self.ignored)
             result = maps.distance_map(mask, convention, spacing, **words)
         return self.hide_(result)
+
+    def is_summed(self, input: Tensor) -> bool:
+        """Whether :meth:`sums` takes this target, with a prediction of the dtype of ``input``."""
+        return (
+            self.given is None
+            and self.ignored is None
+            and input.dtype != torch.float64  # which has second derivatives
+            and not self.values.requires_grad
+            and not has_tangent(input)
+        )
+
+    def sums(self, operator: str, p: Tensor, spacing: SpacingLike, **options: Any) -> Tensor:
+        """(B, C) by an operator of :mod:`~dtkernels.distance_sums`, which keeps the gradient and makes no maps."""
+        given = operator_spacing(spacing, self.spatial_dims)
+        form = getattr(torch.ops.dtk, operator)
+        call = form.per_sample if isinstance(given, Tensor) else form.default
+        result: Tensor = call(p, self.values, given, first_label=self.first, **options)[0]
+        return result
 
     def mask(self) -> Tensor:
         """(B, C, *spatial) bool: where each scored class is, ignored voxels or not."""

@@ -31,8 +31,7 @@ import torch
 from torch import Tensor
 from torch.nn.modules.loss import _Loss
 
-from ... import functional, losses, maps
-from ...losses import _maps
+from ... import boundary_distances, functional, losses, maps
 from ...losses.segmentation import REDUCTIONS, SegmentationLoss
 
 
@@ -129,7 +128,7 @@ class HausdorffDTLoss(_Mirrored, losses.HausdorffDTLoss, _Loss):
         Args:
             img: ``(B, C, *spatial)``.
         """
-        return _maps.to_boundary_(functional.sdf(img, threshold=0.5, spatial_dims=img.ndim - 2))
+        return boundary_distances.to_boundary_(functional.sdf(img, threshold=0.5, spatial_dims=img.ndim - 2))
 
 
 class LogHausdorffDTLoss(HausdorffDTLoss):

@@ -1,0 +1,218 @@
+r"""The operators ``boundary_sums`` and ``hausdorff_sums`` on tensors: sums over space, and their gradients.
+
+With the probabilities p of a class, its target g and the signed distances of the masks :math:`p > 0.5` and
+:math:`g > 0.5`,
+
+.. math:: S = \sum_v p\, \varphi_G, \qquad S = \sum_v (p - g)^2 (D_P + D_G)
+
+where the map :math:`\varphi` and the weights :math:`D` (:mod:`~dtkernels.boundary_distances`) are 0 for a mask
+without a boundary. The distances are constants of p, so the gradients :math:`\varphi_G` and
+:math:`2 (p - g) (D_P + D_G)` are known where the sums are made: they are the operators' second result, and what
+autograd keeps. A backend that has ``weigh`` needs no map but that one in memory; without it, torch operators do
+the same here.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from . import arguments, backends, remap, transform
+from .boundary_distances import inside_, to_boundary_
+from .problem import Measure, SumsProblem
+from .transform import OpSpacing
+
+MEASURES = {"two_sided": Measure.TWO_SIDED, "ma2020": Measure.INSIDE, "one_sided": Measure.ONE_SIDED}
+THRESHOLD = 0.5  # of both masks
+
+
+def boundary_sums(
+    prediction: Tensor,
+    target: Tensor,
+    spacing: OpSpacing = None,
+    *,
+    first_label: int | None = None,
+    shift: bool = False,
+    backend: str | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Sums (B, C) of ``p phi``, and phi: ``d_out - d_in``, or with ``shift`` 1 more than that inside."""
+    return _sums(prediction, target, spacing, first_label, Choice(Measure.BOUNDARY, 1, shift), backend)
+
+
+def hausdorff_sums(
+    prediction: Tensor,
+    target: Tensor,
+    spacing: OpSpacing = None,
+    *,
+    first_label: int | None = None,
+    alpha: int = 2,
+    variant: str = "two_sided",
+    backend: str | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Sums (B, C) of ``(p - g)^2 (D_P + D_G)``, and their gradient ``2 (p - g) (D_P + D_G)``.
+
+    ``D`` is the distance to the power ``alpha``, 1 or 2; with ``"ma2020"`` 0 outside of the mask, with
+    ``"one_sided"`` that of the target alone.
+    """
+    return _sums(prediction, target, spacing, first_label, hausdorff_choice(alpha, variant), backend)
+
+
+class Choice(NamedTuple):
+    """Which sum."""
+
+    measure: Measure
+    alpha: int
+    shift: bool
+
+
+def hausdorff_choice(alpha: int, variant: str) -> Choice:
+    """Checked options of :func:`hausdorff_sums`."""
+    if alpha not in (1, 2):
+        raise ValueError(f"alpha: expected 1 or 2, got {alpha}")
+    if variant not in MEASURES:
+        raise ValueError(f"variant: expected one of {sorted(MEASURES)}, got {variant!r}")
+    return Choice(MEASURES[variant], alpha, False)
+
+
+def check(prediction: Tensor, target: Tensor, first_label: int | None) -> int:
+    """What can be said before there is data; the number of spatial dimensions."""
+    arguments.check_tensor("prediction", prediction)
+    arguments.check_tensor("target", target)
+    if prediction.dtype not in (torch.float32, torch.float64):
+        raise TypeError(f"prediction: expected float32 or float64, got {prediction.dtype}")
+    if not 3 <= prediction.ndim <= 5:
+        raise ValueError(f"prediction: expected (B, C, *spatial), got shape {tuple(prediction.shape)}")
+    arguments.check_device("target", target, prediction)
+    samples, _, *spatial = prediction.shape
+    if first_label is not None:
+        if target.shape not in ((samples, 1, *spatial), (samples, *spatial)):
+            raise ValueError(
+                f"target: expected labels of shape {(samples, 1, *spatial)} for a prediction of shape "
+                f"{tuple(prediction.shape)}, got {tuple(target.shape)}"
+            )
+    elif target.shape != prediction.shape:
+        raise ValueError(
+            f"target: expected the prediction's shape {tuple(prediction.shape)}, got {tuple(target.shape)}"
+        )
+    return prediction.ndim - 2
+
+
+def _sums(
+    prediction: Tensor,
+    target: Tensor,
+    spacing: OpSpacing,
+    first_label: int | None,
+    choice: Choice,
+    backend: str | None,
+) -> tuple[Tensor, Tensor]:
+    dims = check(prediction, target, first_label)
+    chosen = backends.choose(prediction.device, backend)
+    if not hasattr(chosen, "weigh") or prediction.dtype != torch.float32 or not prediction.numel():
+        return _composed(prediction, target, spacing, dims, first_label, choice, backend)
+    prediction = _in_rows(prediction)
+    soft = first_label is None and target.dtype != torch.bool and choice.measure != Measure.BOUNDARY
+    if first_label is None:
+        of_target = arguments.mask_layout(_in_rows(target) if soft else target, dims, THRESHOLD, "target")
+    else:
+        classes = prediction.shape[1]
+        of_target = arguments.labels_layout(arguments.labels_from(target, first_label, classes), classes, dims)
+    of_prediction = arguments.mask_layout(prediction, dims, THRESHOLD, "prediction")
+    given, rows = transform.spacing_of(spacing, dims, prediction, prediction.shape[0])
+    sums = torch.empty(prediction.shape[:2], dtype=torch.float32, device=prediction.device)
+    gradient = torch.empty(prediction.shape, dtype=torch.float32, device=prediction.device)
+    problem = SumsProblem(
+        of_prediction.image, of_target.image, dims, given, *choice, soft, sums.data_ptr(), gradient.data_ptr()
+    )
+    chosen.weigh(problem, (of_prediction.source, of_target.source), rows, sums, gradient)
+    return sums, gradient
+
+
+def _in_rows(x: Tensor) -> Tensor:
+    """``x`` with the voxels of an image one behind the other, and images anywhere."""
+    return x if x[:1, :1].is_contiguous() else x.contiguous()
+
+
+def _composed(
+    p: Tensor,
+    target: Tensor,
+    spacing: OpSpacing,
+    dims: int,
+    first_label: int | None,
+    choice: Choice,
+    backend: str | None,
+) -> tuple[Tensor, Tensor]:
+    """The sums and the gradient by the transforms of ``backend``, in three maps of the prediction's size."""
+    space = tuple(range(2, p.ndim))
+    options: dict[str, Any] = {"spatial_dims": dims, "backend": backend}
+    if choice.measure == Measure.BOUNDARY:
+        options |= {"boundary": "shift" if choice.shift else "none", "on_empty": "zeros", "on_full": "zeros"}
+        if first_label is None:
+            phi = remap.distance_map(target, spacing, threshold=THRESHOLD, **options)
+        else:
+            labels = arguments.labels_from(target, first_label, p.shape[1])
+            phi = remap.distance_map(labels, spacing, num_classes=p.shape[1], **options)
+        phi = phi.to(p.dtype)
+        return (p * phi).sum(space), phi
+    options["squared"] = choice.alpha == 2
+    if first_label is None:
+        weight = transform.sdf(target, spacing, threshold=THRESHOLD, **options)
+    else:
+        labels = arguments.labels_from(target, first_label, p.shape[1])
+        weight = transform.labels_sdf(labels, p.shape[1], spacing, **options)
+        del labels
+        target = target.reshape(p.shape[0], 1, *p.shape[2:])
+    distance_ = inside_ if choice.measure == Measure.INSIDE else to_boundary_
+    weight = distance_(weight)
+    if choice.measure != Measure.ONE_SIDED:
+        weight.add_(distance_(transform.sdf(p, spacing, threshold=THRESHOLD, **options)))
+    weight = weight.to(p.dtype)
+    e = error(p, target, first_label)
+    weight.mul_(e)
+    sums = e.mul_(weight).sum(space)
+    return sums, weight.mul_(-2)
+
+
+def error(p: Tensor, values: Tensor, first: int | None) -> Tensor:
+    """``g - p`` in a single new tensor.
+
+    g is ``values``, or for an int ``first`` whether the label ``values`` is ``first``, ``first + 1``, ...
+    """
+    if first is None:
+        return values.to(p.dtype, copy=True).sub_(p)
+    names = torch.arange(first, first + p.shape[1], device=p.device)[(..., *(None,) * (p.ndim - 2))]
+    named = torch.empty_like(p, memory_format=torch.contiguous_format).copy_(names)
+    return named.eq_(values).sub_(p)
+
+
+# ---- gradients ---------------------------------------------------------------------------------------
+
+
+def setup(ctx: Any, inputs: Any, keyword_only_inputs: dict[str, Any], output: tuple[Tensor, Tensor]) -> None:
+    """Of both operators, which have their gradient as second result."""
+    with torch.enable_grad():  # as outside of the operator
+        for name, given in zip(("target", "spacing"), inputs[1:], strict=False):
+            if isinstance(given, Tensor):
+                arguments.check_no_gradient(name, given)
+    ctx.mark_non_differentiable(output[1])
+    ctx.set_materialize_grads(False)  # or a map of zeros would come for the second result
+    ctx.save_for_backward(output[1])
+
+
+def backward_boundary(ctx: Any, grad: Tensor | None, _: Any) -> tuple[Tensor | None, None, None]:
+    """The map, which is a constant, so that this can be differentiated again."""
+    if grad is None:
+        return None, None, None
+    (gradient,) = ctx.saved_tensors
+    return gradient * grad[(..., *(None,) * (gradient.ndim - 2))], None, None
+
+
+def backward_hausdorff(ctx: Any, grad: Tensor | None, _: Any) -> tuple[Tensor | None, None, None]:
+    """What was saved depends on the prediction, in a way that is forgotten."""
+    if torch.is_grad_enabled():
+        raise RuntimeError(
+            "hausdorff_sums: expected backward without create_graph, since it has no second derivative; "
+            "HausdorffDTLoss of a float64 input has one"
+        )
+    return backward_boundary(ctx, grad, _)
