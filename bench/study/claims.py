@@ -56,7 +56,7 @@ def _gains(evidence: Evidence, metric: str, names: tuple[str, ...]) -> tuple[lis
     return better, worse, neither
 
 
-METHODS = ("boundary", "hausdorff-ma2020", "sdf-product", "multi-head-sdf-l2")
+METHODS = ("boundary", "hausdorff-ma2020", "sdf-product", "multi-head-sdf-l2", "branch-sdf-l2")
 
 
 def all_methods_gain(evidence: Evidence) -> Verdict:
@@ -75,7 +75,7 @@ def all_methods_gain(evidence: Evidence) -> Verdict:
     else:
         answer = CANNOT_TELL
     names = ", ".join(f"`{name}`" for name in METHODS)
-    return Verdict(answer, f"{'; '.join(parts)} (of {names}; the reconstruction branch is in the full study)")
+    return Verdict(answer, f"{'; '.join(parts)} (of {names})")
 
 
 def details_matter(evidence: Evidence) -> Verdict:
@@ -176,6 +176,21 @@ def map_dice_improves(evidence: Evidence) -> Verdict:
     return Verdict(AGREES if c.difference > 0 else DISAGREES, text)
 
 
+def lr_net_improves(evidence: Evidence) -> Verdict:
+    """Li20: the regression of distances by LR-Net adds to MapDice."""
+    return _one_against_another(evidence, "lr-net", "map-dice", ("dice", "hd95"))
+
+
+def exact_layer_replaces_lr_net(evidence: Evidence) -> Verdict:
+    """The exact layer is not worse than the network that stands in for it."""
+    found = {m: compare(evidence.scores, m, "lr-net", ["exact-layer"])["exact-layer"] for m in ("dice", "hd95")}
+    slower, faster = (evidence.scores[n].seconds("loss") for n in ("lr-net", "exact-layer"))
+    text = ", ".join(_described(m, c) for m, c in found.items())
+    text += f"; its loss takes {1e3 * faster:.0f} ms, LR-Net's {1e3 * slower:.0f} ms"
+    worse = any(c.significant and c.difference * BETTER[m] < 0 for m, c in found.items())
+    return Verdict(DISAGREES if worse else AGREES, text)
+
+
 def _lower_distance(evidence: Evidence, name: str) -> Verdict:
     hd, dice = (evidence.against_baseline[m][name] for m in ("hd95", "dice"))
     text = f"{_described('hd95', hd)}, {_described('dice', dice)}"
@@ -244,6 +259,14 @@ CLAIMS: tuple[Claim, ...] = (
         compound_most_robust,
     ),
     Claim("Li20", "MapDice improves on Dice.", ("dice", "map-dice", "map-dice-printed"), map_dice_improves),
+    Claim(
+        "Li20", "Regressing the distance map of the prediction by LR-Net improves on MapDice alone.",
+        ("map-dice", "lr-net"), lr_net_improves,
+    ),
+    Claim(
+        "dtkernels", "The exact distance layer in LR-Net's place is not worse, and needs no training.",
+        ("lr-net", "exact-layer"), exact_layer_replaces_lr_net,
+    ),
 )  # fmt: skip
 
 

@@ -142,7 +142,7 @@ def _heads() -> list[Experiment]:
                 what = f"{target.upper()}, {form.upper() if form != 'both' else 'L1 + L2'}"
                 result.append(
                     Experiment(name, f"{title}, {what}", "Ma20", distance="regression", convention=convention,
-                               options={"form": form}, head=head, subset=name == "multi-head-sdf-l2")
+                               options={"form": form}, head=head, subset=(target, form) == ("sdf", "l2"))
                 )  # fmt: skip
     raw = {"convention": "edt_diff", "options": {"form": "l1"}}
     return [
@@ -168,13 +168,13 @@ def _lr_net() -> list[Experiment]:
     """A map of the prediction by a network, or by the exact layer."""
     of = {"region": "map_dice", "distance": "lr_net", "convention": "li_nidm"}
     return [
-        Experiment("lr-net", "MapDice + LR-Net, pre-trained, frozen", "Li20", **of),
+        Experiment("lr-net", "MapDice + LR-Net, pre-trained, frozen", "Li20", subset=True, **of),
         Experiment("lr-net-free", "MapDice + LR-Net, pre-trained, trained on", "Li20",
                    options={"frozen": False}, **of),
         Experiment("lr-net-untrained", "MapDice + LR-Net, trained along", "Li20",
                    options={"pretrained": False, "frozen": False}, **of),
         Experiment("exact-layer", "MapDice + exact distance layer", "Li20", region="map_dice",
-                   distance="exact_layer", convention="truncated"),
+                   distance="exact_layer", convention="truncated", subset=True),
         Experiment("dice-lr-net", "Dice + LR-Net, pre-trained, frozen", "Li20",
                    **{**of, "region": "dice"}),
         Experiment("dice-exact-layer", "Dice + exact distance layer", "Li20", distance="exact_layer",
