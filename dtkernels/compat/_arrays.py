@@ -20,15 +20,19 @@ class Array(NamedTuple):
     library: str  # "numpy", "torch", or the name of another library
 
 
-def read(name: str, value: Any) -> Array:
+def read(name: str, value: Any, *, floats: bool = False) -> Array:
     """``value`` as a tensor on its device, to be read only; what is no array becomes one of NumPy.
+
+    NumPy's are masks, bool where torch or the kernels have no such integers, unless they are ``floats``.
 
     Of another library than NumPy and torch an array must export DLPack, and the library import it again.
     """
     if isinstance(value, torch.Tensor):
         return Array(value, lambda tensor: tensor, "torch")
     if isinstance(value, (np.ndarray, np.generic)) or not hasattr(value, "__dlpack__"):
-        return Array(_of_numpy(np.asarray(value)), lambda tensor: tensor.numpy(), "numpy")
+        return Array(
+            _of_numpy(np.asarray(value), "f" if floats else "biu"), lambda tensor: tensor.numpy(), "numpy"
+        )
     library = type(value).__module__.partition(".")[0]
     if hasattr(value, "__array_namespace__"):
         namespace = value.__array_namespace__()
@@ -105,9 +109,9 @@ def numbers_per_axis(name: str, value: Any, ndim: int, wrong_length: type[Except
 _EXACT = {torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64}
 
 
-def _of_numpy(array: np.ndarray[Any, Any]) -> torch.Tensor:
+def _of_numpy(array: np.ndarray[Any, Any], kinds: str) -> torch.Tensor:
     strides_fit = all(s >= 0 and s % array.itemsize == 0 for s in array.strides)
-    known = array.dtype.kind in "biu" and array.dtype.isnative and array.dtype.name not in _UNKNOWN
+    known = array.dtype.kind in kinds and array.dtype.isnative and array.dtype.name not in _UNKNOWN
     if not (known and strides_fit):
         array = array.astype(np.bool_)
     # Without the flag that says read-only, about which torch warns: nobody writes.

@@ -1,0 +1,303 @@
+"""Chunked transforms: whatever the chunks and the scheduler, the result is that of the array in memory."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import hypothesis.strategies as st
+import numpy as np
+import oracle
+import pytest
+import torch
+from hypothesis import given
+from numpy.typing import NDArray
+
+import dtkernels as dtk
+
+pytest.importorskip("dask.array", reason="dtkernels.dask needs dask")
+import dask
+import dask.array as da
+
+import dtkernels.dask
+from dtkernels.dask import plan
+
+FUNCTIONS = ("edt", "sdf")
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    with dask.config.set(scheduler="synchronous"):
+        yield
+
+
+def in_memory(op: str, mask: NDArray[Any], *args: Any, **options: Any) -> NDArray[np.float32]:
+    return getattr(dtk, op)(torch.from_numpy(mask), *args, **options).numpy()
+
+
+def chunked(op: str, mask: da.Array, *args: Any, **options: Any) -> da.Array:
+    return getattr(dtkernels.dask, op)(mask, *args, **options)
+
+
+def blobs(shape: Sequence[int], wavelength: float = 24.0) -> NDArray[np.bool_]:
+    """A gyroid, thickened: near and far voxels on both sides."""
+    x = [np.arange(n) * (2 * np.pi / wavelength) for n in shape]
+    grid = np.meshgrid(*x, indexing="ij", sparse=True)
+    level = sum(np.sin(a) * np.cos(b) for a, b in zip(grid, [*grid[1:], grid[0]], strict=True))
+    return np.broadcast_to(level > 0.4, shape).copy()
+
+
+@st.composite
+def chunked_masks(draw: st.DrawFn, least: int = 1) -> tuple[NDArray[np.bool_], tuple[tuple[int, ...], ...]]:
+    shape = draw(st.lists(st.integers(1, 12), min_size=least, max_size=3))
+    share = draw(st.sampled_from([0.0, 0.03, 0.5, 0.97, 1.0]))
+    mask = np.random.default_rng(draw(st.integers(0, 2**31))).random(shape) < share
+    cuts = [draw(st.sets(st.integers(1, n - 1))) if n > 1 else set() for n in shape]
+    ends = [[0, *sorted(c), n] for c, n in zip(cuts, shape, strict=True)]
+    return mask, tuple(tuple(np.diff(e).tolist()) for e in ends)
+
+
+@given(
+    chunked_masks(),
+    st.sampled_from(FUNCTIONS),
+    st.sampled_from([1, 300, 2000, "64 MiB"]),
+    st.booleans(),
+    st.booleans(),
+    st.sampled_from(["open", "closed"]),
+    st.sampled_from([None, 0.3]),
+)
+def test_any_chunks(
+    tmp_path_factory: pytest.TempPathFactory,
+    case: tuple[NDArray[np.bool_], tuple[tuple[int, ...], ...]],
+    op: str,
+    block_bytes: int | str,
+    through_files: bool,
+    squared: bool,
+    border: str,
+    spacing: float | None,
+) -> None:
+    mask, chunks = case
+    scratch = str(tmp_path_factory.mktemp("scratch")) if through_files else None
+    options: dict[str, Any] = {"squared": squared, "border": border}
+    result = chunked(op, da.from_array(mask, chunks), spacing, scratch=scratch, block_bytes=block_bytes, **options)
+    assert result.dtype == np.float32
+    np.testing.assert_array_equal(result.compute(), in_memory(op, mask, spacing, **options), strict=True)
+
+
+@pytest.mark.parametrize("op", FUNCTIONS)
+@pytest.mark.parametrize("shape", [(40,), (9, 31), (7, 12, 10)])
+@pytest.mark.parametrize("border", ["open", "closed"])
+def test_oracle_at_any_spacing(op: str, shape: tuple[int, ...], border: str) -> None:
+    mask = blobs(shape, 9.0)
+    spacing = (0.7, 2.0, 1.3)[: len(shape)]
+    square = oracle.squared(op, mask, spacing, closed=border == "closed")
+    for limit in (1, 3000, "64 MiB"):
+        for is_squared in (True, False):
+            result = chunked(
+                op, da.from_array(mask, 5), spacing, squared=is_squared, border=border, block_bytes=limit
+            )
+            expected = square if is_squared else oracle.root(square)
+            error = oracle.tolerance(len(shape), is_squared=is_squared)
+            np.testing.assert_allclose(result.compute(), expected, rtol=error)
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 5000), (5000, 4), (4, 32768), (32768, 3)])
+@pytest.mark.parametrize("op", FUNCTIONS)
+def test_long_lines(op: str, shape: tuple[int, ...]) -> None:
+    """Squares beyond 2^24, which float32 does not hold, and codes beyond 16 bits."""
+    mask = np.zeros(shape, bool)
+    mask[tuple(n - 1 for n in shape)] = True
+    for m in (mask, ~mask):
+        for squared in (True, False):
+            result = chunked(op, da.from_array(m, 4000), squared=squared, block_bytes=1 << 17)
+            np.testing.assert_array_equal(result.compute(), in_memory(op, m, squared=squared), strict=True)
+
+
+@pytest.mark.parametrize(
+    "dtype", ["bool", "uint8", "int8", "uint16", "int64", "uint64", "float16", "float32", "float64", ">i4", ">f8"]
+)
+def test_dtypes(dtype: str) -> None:
+    mask = blobs((6, 7, 8), 7.0)
+    x = mask.astype(dtype) * np.array(2, dtype)
+    if x.dtype.kind == "f":
+        x[~mask] = np.nan
+    for limit in (1, "64 MiB"):
+        result = chunked("sdf", da.from_array(x, 3), block_bytes=limit)
+        np.testing.assert_array_equal(result.compute(), in_memory("sdf", mask), strict=True)
+
+
+def test_threshold_and_batch() -> None:
+    x = np.random.default_rng(0).random((2, 3, 6, 7, 8), np.float32)
+    for limit in (1, 4000):
+        result = chunked("sdf", da.from_array(x, 3), threshold=0.3, block_bytes=limit)
+        np.testing.assert_array_equal(result.compute(), in_memory("sdf", x, threshold=0.3), strict=True)
+        result = chunked("edt", da.from_array(x, 3), threshold=0.3, spatial_dims=2, block_bytes=limit)
+        np.testing.assert_array_equal(
+            result.compute(), in_memory("edt", x, threshold=0.3, spatial_dims=2), strict=True
+        )
+
+
+@pytest.mark.parametrize("shape", [(0,), (3, 0), (0, 4, 5), (2, 0, 4, 4)])
+def test_no_voxels(shape: tuple[int, ...]) -> None:
+    result = chunked("sdf", da.zeros(shape, dtype=bool)).compute()
+    assert result.shape == shape
+    assert result.dtype == np.float32
+
+
+# ---- schedulers and stores
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[Any]:
+    distributed = pytest.importorskip("distributed", reason="needs distributed")
+    with (
+        dask.config.set({"distributed.worker.daemon": False}),
+        distributed.LocalCluster(
+            n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None
+        ) as cluster,
+        distributed.Client(cluster, set_as_default=False) as client,
+    ):
+        yield client
+
+
+@pytest.mark.parametrize("scheduler", ["threads", "processes", "distributed"])
+def test_schedulers_and_zarr(scheduler: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    zarr = pytest.importorskip("zarr", reason="needs zarr")
+    mask = blobs((40, 50, 30))
+    da.from_array(mask, (16, 16, 16)).to_zarr(str(tmp_path / "mask.zarr"))
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    if scheduler == "distributed":
+        run = request.getfixturevalue("client").as_current
+    else:
+
+        def run() -> Any:
+            return dask.config.set(scheduler=scheduler, num_workers=2)
+
+    with run():
+        source = da.from_zarr(str(tmp_path / "mask.zarr"))
+        for through in (None, str(scratch)) if scheduler != "processes" else (str(scratch),):  # slow to start
+            phi = dtkernels.dask.sdf(source, scratch=through, block_bytes=40_000)
+            assert phi.npartitions > 4
+            target = str(tmp_path / f"phi-{through is None}.zarr")
+            phi.to_zarr(target)
+            np.testing.assert_array_equal(zarr.open(target)[:], in_memory("sdf", mask), strict=True)
+
+
+class Counted:
+    """An array in chunks that counts how often each voxel is read."""
+
+    def __init__(self, array: NDArray[Any]) -> None:
+        self.array, self.shape, self.dtype, self.ndim = array, array.shape, array.dtype, array.ndim
+        self.reads = np.zeros(array.shape, int)
+
+    def __getitem__(self, key: Any) -> NDArray[Any]:
+        self.reads[key] += 1
+        return self.array[key]
+
+
+@pytest.mark.parametrize(
+    ("block_bytes", "passes"),
+    [(300_000, 2), (60_000, 2), (20_000, 3)],  # planes; the mask through files, too; line by line
+)
+def test_everything_is_read_and_written_once(
+    block_bytes: int, passes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mask = blobs((48, 50, 40))
+    source = Counted(mask)
+    moved: Counter[str] = Counter()
+    load, save = np.load, np.save
+
+    class Reading:
+        """A file whose parts are counted as they are read."""
+
+        def __init__(self, path: str) -> None:
+            self.path, self.values = path, load(path, mmap_mode="r")
+
+        def __getitem__(self, key: Any) -> NDArray[Any]:
+            values = self.values[key]
+            moved[f"read {Path(self.path).parent.name}"] += values.size
+            return values
+
+    def saving(file: Any, values: NDArray[Any]) -> None:
+        moved["written"] += values.size
+        save(file, values)
+
+    monkeypatch.setattr(plan.np, "load", lambda path, mmap_mode: Reading(path))
+    monkeypatch.setattr(plan.np, "save", saving)
+    x = da.from_array(source, (16, 20, 40), asarray=False, inline_array=True)
+    result = dtkernels.dask.sdf(x, scratch=str(tmp_path), block_bytes=block_bytes)
+    largest = max(np.prod(c) for c in np.array(np.meshgrid(*result.chunks)).reshape(3, -1).T)
+    assert largest * 12 <= max(block_bytes, 40 * 12)
+    np.testing.assert_array_equal(result.compute(), in_memory("sdf", mask), strict=True)
+    assert (source.reads == 1).all()
+    reads = [n for name, n in moved.items() if name.startswith("read")]
+    assert set(reads) == {mask.size}
+    assert moved["written"] == mask.size * len(reads)
+    assert passes - 1 <= len(reads) <= passes
+
+
+def test_bounded_memory(tmp_path: Path) -> None:
+    """448 x 384 x 384 voxels: 66 million, of which the result takes 252 MiB and the passes as much again."""
+    code = """
+import resource, sys, time
+import dask, dask.array as da, numpy as np, torch
+import dtkernels.dask
+def block(block_info=None):
+    z, y, x = np.ogrid[tuple(slice(a, b) for a, b in block_info[None]["array-location"])]
+    return (np.sin(z / 9) * np.cos(y / 8) + np.sin(y / 8) * np.cos(x / 7) > 0.4).astype(np.uint8)
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+mask = da.map_blocks(block, chunks=((64,) * 7, (64,) * 6, (64,) * 6), dtype=np.uint8)
+with dask.config.set(scheduler="synchronous"):
+    small = mask[:64, :64, :64]
+    float(abs(dtkernels.dask.sdf(small, block_bytes=1 << 20, scratch=sys.argv[1])).sum().compute())
+    before = peak()
+    phi = dtkernels.dask.sdf(mask, block_bytes="16 MiB", scratch=sys.argv[1])
+    total = float(abs(phi).sum(dtype=np.float64).compute())
+    print(total, peak() - before)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False, timeout=300
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    total, grown = map(float, done.stdout.split())
+    assert total > 1e7
+    assert grown < 64, f"peak memory grew by {grown:.0f} MiB"
+
+
+def test_nothing_else_imports_dask() -> None:
+    code = "import dtkernels, sys; assert not [m for m in sys.modules if m.split('.')[0] == 'dask']"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+# ---- bad input
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"mask": np.zeros(3)}, TypeError, "mask: expected a dask.array.Array, got numpy.ndarray"),
+        ({"mask": da.zeros(3, dtype=complex)}, TypeError, "mask: expected a real dtype, got complex128"),
+        ({"mask": da.zeros(4)[da.zeros(4) == 0]}, ValueError, "mask: expected chunks of known size"),
+        ({"mask": da.zeros((2, 40_000))}, ValueError, "mask: expected spatial sides up to 32768"),
+        ({"spacing": (1.0, 2.0)}, ValueError, "spacing: expected 3 numbers"),
+        ({"spacing": torch.ones(1, 3)}, TypeError, "spacing: expected None, a number or 3 numbers, got a tensor"),
+        ({"spacing": -1.0}, ValueError, "spacing: expected positive finite numbers"),
+        ({"spatial_dims": 4}, ValueError, "spatial_dims: expected"),
+        ({"threshold": float("nan")}, ValueError, "threshold: expected a number, got nan"),
+        ({"threshold": "0.5"}, TypeError, "threshold: expected None or a number"),
+        ({"border": "shut"}, ValueError, "border: expected 'open' or 'closed', got 'shut'"),
+        ({"scratch": "/nowhere/at/all"}, ValueError, "scratch: expected None or a directory"),
+        ({"block_bytes": "much"}, ValueError, "block_bytes: expected a number"),
+        ({"block_bytes": 0}, ValueError, "block_bytes: expected at least 1, got 0"),
+    ],
+)
+def test_errors(arguments: dict[str, Any], error: type[Exception], message: str) -> None:
+    with pytest.raises(error) as raised:
+        dtkernels.dask.sdf(**{"mask": da.zeros((4, 4, 4)), **arguments})
+    assert message in str(raised.value)
