@@ -234,8 +234,12 @@ def test_batches_keep_each_cases_spacing_and_labels(dataset: Dataset) -> None:
         assert batch.image.shape == batch.label.shape == (2, 1, 16, 16, 16)
         assert type(batch.image) is torch.Tensor
         assert batch.label.dtype == torch.uint8
-        assert batch.spacing.tolist() == [[2.0, 1.0, 0.5]] * 2
+        assert batch.spacing == (2.0, 1.0, 0.5)
         assert set(batch.label.unique().tolist()) <= {0, 1, 2}
+    mixed = [case._replace(spacing=(1.0, 1.0, i + 1.0)) for i, case in enumerate(dataset.cases)]
+    for batch in cases.Volumes(mixed, dataclasses.replace(TINY, batch=4)).batches(2, 0):
+        assert isinstance(batch.spacing, torch.Tensor)
+        assert sorted(batch.spacing.tolist()) == [[1.0, 1.0, i + 1.0] for i in range(4)]
 
 
 def test_no_data_says_what_to_do(
@@ -415,9 +419,9 @@ def test_demonstrations_show_what_they_are_for() -> None:
     assert printed["centre"] < 0.1
     assert repaired["loss of the ball"] == pytest.approx(0, abs=1e-6)
     assert repaired["centre"] > 0.9
-    rows = demonstrations.island(side=64)
+    rows = demonstrations.island()
     assert all(row["ma2020"] == pytest.approx(1.0) for row in rows)
-    assert rows[-1]["two_sided"] > 20
+    assert rows[-1]["two_sided"] > 76
     (row,) = demonstrations.convergence(trials=1, steps=1)[:1]
     assert (row["raw"], row["rectified"]) == (0, 0)
 

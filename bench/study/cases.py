@@ -37,7 +37,7 @@ class Batch(NamedTuple):
 
     image: Tensor  # (B, 1, *spatial) float32
     label: Tensor  # (B, 1, *spatial) uint8
-    spacing: Tensor  # (B, 3), mm
+    spacing: tuple[float, ...] | Tensor  # mm: one triple where all agree, else one row per sample
 
 
 def find(where: str | None) -> Path:
@@ -107,8 +107,13 @@ class Volumes:
             yield Batch(
                 _stacked(patches, "image"),
                 _stacked(patches, "label").to(torch.uint8),
-                torch.tensor([self.cases[i].spacing for i in chosen]),
+                _spacing([self.cases[i].spacing for i in chosen]),
             )
+
+
+def _spacing(rows: Sequence[tuple[float, ...]]) -> tuple[float, ...] | Tensor:
+    """On a GPU a tensor would not be read back, and distances at equal spacing are exact and faster."""
+    return rows[0] if len(set(rows)) == 1 else torch.tensor(rows)
 
 
 def _stacked(patches: Sequence[dict[str, Any]], key: str) -> Tensor:

@@ -99,17 +99,18 @@ class Criterion(nn.Module):
             kinds = _OF_MAPS if self.of_maps else _OF_LOGITS
             self.distance = kinds[experiment.distance](**words)
         self.register_buffer("weights", torch.tensor(self.schedule.weights(0)))
+        self.spaced = _takes_spacing(self.region), _takes_spacing(self.distance)
 
     def forward(self, prediction: Prediction, labels: Tensor, spacing: SpacingLike) -> Tensor:
         """The total under the schedule."""
-        region = _call(self.region, prediction.logits, labels, spacing)
         read = prediction.maps if self.of_maps else prediction.logits
-        distance = _call(self.distance, read, labels, spacing)
-        if region is None or distance is None:
-            total = distance if region is None else region
-            assert total is not None
-            return total
-        return self.schedule.combine(region, distance, self.weights)
+        parts = []
+        for loss, of, spaced in zip(
+            (self.region, self.distance), (prediction.logits, read), self.spaced, strict=True
+        ):
+            if loss is not None:
+                parts.append(loss(of, labels, spacing) if spaced else loss(of, labels))
+        return parts[0] if len(parts) == 1 else self.schedule.combine(parts[0], parts[1], self.weights)
 
     def epoch(self) -> None:
         """One epoch of the schedule is over."""
@@ -192,10 +193,5 @@ def one_hot(labels: Tensor, classes: int) -> Tensor:
     return (labels == names).to(torch.uint8)
 
 
-def _call(loss: nn.Module | None, input: Tensor | None, labels: Tensor, spacing: SpacingLike) -> Tensor | None:
-    if loss is None:
-        return None
-    assert input is not None, "the head predicts no maps"
-    if "spacing" in inspect.signature(loss.forward).parameters:
-        return loss(input, labels, spacing)
-    return loss(input, labels)
+def _takes_spacing(loss: nn.Module | None) -> bool:
+    return loss is not None and "spacing" in inspect.signature(loss.forward).parameters

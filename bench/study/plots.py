@@ -30,14 +30,22 @@ def draw(scores: dict[str, Scores], demonstrations: dict[str, Any], folder: Path
 
 
 def score_figure(scores: dict[str, Scores], folder: Path) -> Path:
-    """Means with their intervals, and the runs as dots."""
+    """Means with their intervals, and the runs as ticks; of experiments that learn nothing the number."""
     metrics = ("dice", "nsd", "hd95")
     height = 1.2 + 0.28 * len(scores)
     figure, axes = plt.subplots(1, len(metrics), figsize=(10, height), sharey=True, layout="constrained")
     rows = np.arange(len(scores))[::-1]
+    collapsed = {name for name, s in scores.items() if np.nanmean(s.per_case("dice")) < 0.5}
+    collapsed = set() if len(collapsed) == len(scores) else collapsed
     for axis, metric in zip(axes, metrics, strict=True):
+        means = {name: float(np.nanmean(s.per_case(metric))) for name, s in scores.items()}
         for row, (name, s) in zip(rows, scores.items(), strict=True):
-            mean = np.nanmean(s.per_case(metric))
+            mean = means[name]
+            if name in collapsed:
+                # It would squeeze all others together.
+                place = {"xy": (0.5, row), "xycoords": ("axes fraction", "data")}
+                axis.annotate(f"{mean:.2f}", **place, ha="center", va="center", color=GREY)
+                continue
             axis.plot(interval(s.per_case(metric)), (row, row), color=BLUE, lw=2)
             axis.plot(mean, row, "o", color=ORANGE if name == BASELINE else BLUE)
             axis.plot(s.per_run(metric), [row] * len(s.records), "|", color=GREY, ms=7)
@@ -45,6 +53,7 @@ def score_figure(scores: dict[str, Scores], folder: Path) -> Path:
             axis.axvline(np.nanmean(scores[BASELINE].per_case(metric)), color=ORANGE, lw=0.8, ls=":")
         axis.set_title(TITLES[metric], loc="left")
         axis.spines[["top", "right"]].set_visible(False)
+    axes[0].set_ylim(-0.6, len(scores) - 0.4)
     axes[0].set_yticks(rows, [s.experiment.title for s in scores.values()])
     return _save(figure, folder / "study-scores.png")
 

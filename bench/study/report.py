@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from . import analysis, claims, tables
 from .analysis import Scores
 from .experiments import EXPERIMENTS
 from .prose import DEMONSTRATED, DIFFERENCES, INTRODUCTION, LIMITS, SCORES, VERDICTS, YOUR_OWN
+from .settings import FULL, MINIATURE
 from .tables import Table
 
 DEMONSTRATIONS = "demonstrations.json"
@@ -43,9 +43,16 @@ class Report:
     @property
     def command(self) -> str:
         """The command that makes these runs."""
-        names = set(self.scores)
+        records = [r for s in self.scores.values() for r in s.records]
+        settings = [r["settings"] for r in records]
         subset = {e.name for e in EXPERIMENTS if e.subset}
-        return "make study" if names <= subset else "make study-full"
+        if any(r["data"]["name"] != "hippocampus" for r in records):
+            return "python -m bench.study run --data FOLDER"
+        if set(self.scores) <= subset and all(s == MINIATURE.as_json() for s in settings):
+            return "make study"
+        if all(s == FULL.as_json() for s in settings):
+            return "make study-full"
+        return "python -m bench.study run"
 
     def write(self, page: Path, figures: Path, folder: Path) -> list[Path]:
         """The page, the figures, and each table as Markdown and CSV."""
@@ -57,6 +64,8 @@ class Report:
             for suffix, text in ((".md", table.markdown()), (".csv", table.csv())):
                 written.append(folder / (table.name + suffix))
                 written[-1].write_text(text)
+        written.append(folder / "cases.csv")
+        written[-1].write_text(tables.cases_csv(self.scores))
         page.write_text(self.page(os.path.relpath(figures, page.parent)))
         return [*written, page]
 
@@ -139,12 +148,3 @@ def provenance(scores: dict[str, Scores], command: str) -> str:
 def write(results: Path, page: Path, figures: Path, folder: Path) -> list[Path]:
     """The report of a folder of results."""
     return Report(results).write(page, figures, folder)
-
-
-def missing(results: Path, names: Sequence[str]) -> list[str]:
-    """Experiments that lack a run."""
-    found = analysis.read(results)
-    return [
-        e.name for e in EXPERIMENTS
-        if e.name in names and (e.name not in found or len(found[e.name].records) < len(e.runs()))
-    ]  # fmt: skip

@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import queue
 import signal
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -112,6 +113,8 @@ def run_all(
                     console.print(f"{count}: {line}", markup=False, soft_wrap=True)
         except KeyboardInterrupt:
             pool.shutdown(wait=False, cancel_futures=True)
+            for worker in multiprocessing.active_children():
+                worker.terminate()
             raise
     pool.shutdown()
     return failures
@@ -146,7 +149,8 @@ _dataset: Any = None
 
 def _start(news: Any, folder: str, accelerator: str) -> None:
     global _news, _dataset
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops its workers
+    threading.Thread(target=_leave_with_the_parent, daemon=True).start()
     import torch
 
     if accelerator == "cpu":
@@ -154,6 +158,14 @@ def _start(news: Any, folder: str, accelerator: str) -> None:
     from . import cases
 
     _news, _dataset = news, cases.load(folder)
+
+
+def _leave_with_the_parent() -> None:
+    """A worker whose parent was killed would wait for its next job for ever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def _work(job: Job, settings: Settings, accelerator: str) -> float:

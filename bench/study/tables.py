@@ -39,6 +39,21 @@ def _line(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
+def cases_csv(scores: dict[str, Scores]) -> str:
+    """Every metric of every case and class, a line each."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["experiment", "seed", "fold", "case", "class", *TITLES, "missed"])
+    for name, s in scores.items():
+        for record in s.records:
+            found = record["scores"]
+            for i, case in enumerate(record["cases"]):
+                for c, title in enumerate(record["data"]["classes"][1:]):
+                    values = [found[key][i][c] for key in (*TITLES, "missed")]
+                    writer.writerow([name, record["seed"], record["fold"], case, title, *values])
+    return text.getvalue()
+
+
 def scores_table(scores: dict[str, Scores], source: str) -> Table:
     """Means over cases and classes with their intervals."""
     ranks = rank_scores(scores)

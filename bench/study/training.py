@@ -191,7 +191,7 @@ def loss_shares(
     """Seconds of an iteration in the loss, forward and backward, and of these in distance maps."""
     total = maps = 0.0
     for number, batch in enumerate(volumes.batches(rounds + 1, seed + 2)):
-        batch = Batch(*(x.to(device) for x in batch))
+        batch = Batch(*(x.to(device) if isinstance(x, Tensor) else x for x in batch))
         with torch.no_grad():
             prediction = network(batch.image)
         leaf = Prediction(*(None if x is None else x.detach().requires_grad_() for x in prediction))
