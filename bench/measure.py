@@ -7,7 +7,9 @@ import gc
 import json
 import math
 import platform
+import shutil
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -42,22 +44,28 @@ def side_by_side(
     rounds: int = 7,
     slice_seconds: float = 0.02,
     slow_seconds: float = math.inf,
+    first: Callable[[str, Any], None] | None = None,
 ) -> dict[str, Sample]:
     """Median seconds per call; a contender that is fast is called many times within its turn.
 
-    One that takes more than ``slow_seconds`` in two rounds sits out those after them.
+    One that takes more than ``slow_seconds`` is measured twice, its first call included: nothing that happens once
+    matters beside that. ``first(name, result)`` gets what each contender's first call returned.
     """
     calls = {}
+    seconds: dict[str, list[float]] = {name: [] for name in contenders}
     for name, run in contenders.items():
         once = math.inf
-        for _ in range(2):  # the first warms up: scratch, caches, lazy imports
+        for attempt in range(2):  # the first warms up: scratch, caches, lazy imports
             start = time.perf_counter()
-            run()
+            result = run()
             once = min(once, time.perf_counter() - start)
+            if first is not None and attempt == 0:
+                first(name, result)
+            del result
             if once > slow_seconds:
-                break  # nothing that happens once matters beside this
+                seconds[name].append(once)
+                break
         calls[name] = max(1, int(slice_seconds / max(once, 1e-7)))
-    seconds: dict[str, list[float]] = {name: [] for name in contenders}
     gc.collect()
     gc.disable()
     try:
@@ -82,28 +90,44 @@ def summary(values: list[float]) -> Sample:
     return Sample(statistics.median(values), low, high, len(values))
 
 
+PACKAGES = (
+    "dtkernels",
+    "torch",
+    "numpy",
+    "scipy",
+    "numba",
+    "edt",
+    "opencv-python-headless",
+    "SimpleITK",
+    "monai",
+    "scikit-image",
+    "connected-components-3d",
+    "medpy",
+    "surface-distance",
+    "cupy-cuda12x",
+    "cupy-cuda13x",
+    "cucim-cu12",
+)
+
+
+def revision() -> str:
+    """The commit that is measured, as git names it; "unknown" outside a checkout."""
+    command = ["git", "-C", str(RESULTS.parent), "describe", "--always", "--dirty", "--exclude=*"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False) if shutil.which("git") else None
+    return done.stdout.strip() if done and done.returncode == 0 else "unknown"
+
+
 def machine() -> dict[str, Any]:
     """What a reader needs to compare two result files."""
     versions = {}
-    for name in (
-        "dtkernels",
-        "torch",
-        "numpy",
-        "scipy",
-        "numba",
-        "edt",
-        "monai",
-        "medpy",
-        "surface-distance",
-        "cupy-cuda12x",
-        "cupy-cuda13x",
-    ):
+    for name in PACKAGES:
         try:
             versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             versions[name] = "absent"
     record: dict[str, Any] = {
         "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d"),
+        "revision": revision(),
         "python": platform.python_version(),
         "processor": processor(),
         "versions": versions,
@@ -114,11 +138,16 @@ def machine() -> dict[str, Any]:
     return record
 
 
-def save(path: Path, payload: dict[str, Any]) -> None:
-    """Write a result file: machine, command, numbers."""
+def save(path: Path, payload: dict[str, Any], command: str | None = None) -> None:
+    """Write a result file: machine, command, numbers; a row to a line, so that differences can be read."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    command = "python -m " + " ".join([_module(), *sys.argv[1:]])
-    path.write_text(json.dumps({"command": command, **machine(), **payload}, indent=1) + "\n")
+    command = command or "python -m " + " ".join([_module(), *sys.argv[1:]])
+    rest = {key: value for key, value in payload.items() if key != "rows"}
+    text = json.dumps({"command": command, **machine(), **rest}, indent=1)
+    if "rows" in payload:
+        lines = ",\n  ".join(map(json.dumps, payload["rows"]))
+        text = f'{text[:-2]},\n "rows": [\n  {lines}\n ]\n}}'
+    path.write_text(text + "\n")
 
 
 def _module() -> str:

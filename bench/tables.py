@@ -1,8 +1,8 @@
 """Tables of the README and the pages, written from committed result files: ``python -m bench.tables [--check]``.
 
-A table stands between two comments that name its result file::
+A table stands between two comments that name it and its result file::
 
-    <!-- table: cpu bench/results/cpu.json -->
+    <!-- table: cpu bench/results/transform.json -->
     ...
     <!-- end -->
 """
@@ -12,8 +12,9 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import statistics
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,165 +22,369 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "dtkernels" / "docs").glob("*.md"))]
 PATTERN = re.compile(r"(<!-- table: (\w+) (\S+) -->\n)(.*?)(<!-- end -->)", re.S)
 
+Record = dict[str, Any]
+Row = dict[str, Any]
+LIBRARIES = {  # the versions that a table names, by how its peers' names begin
+    "SciPy": "scipy",
+    "reference": "scipy",
+    "edt": "edt",
+    "numba": "numba",
+    "OpenCV": "opencv-python-headless",
+    "SimpleITK": "SimpleITK",
+    "MONAI": "monai",
+    "scikit-image": "scikit-image",
+    "cc3d": "connected-components-3d",
+    "MedPy": "medpy",
+    "surface-distance": "surface-distance",
+}
 
-def cpu_table(record: dict[str, Any]) -> str:
-    """The rows of ``bench.cpu`` that carry the headline requirements, and the range over all masks."""
-    lines = [
-        "| mask, one thread | operator | output | ms | peer's time over ours |",
-        "| --- | --- | --- | ---: | --- |",
+
+# --- Cells ---
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """Columns whose heads end in ``>`` are aligned to the right."""
+    rule = " | ".join("---:" if h.endswith(">") else "---" for h in head)
+    lines = [f"| {' | '.join(h.removesuffix('>') for h in head)} |", f"| {rule} |"]
+    return lines + [f"| {' | '.join(row)} |" for row in rows]
+
+
+def size(row: Row) -> str:
+    """Shape, and batch where there is one."""
+    image = " x ".join(map(str, row["shape"]))
+    batch = row["batch"]
+    return image if batch in ([], [1, 1]) else f"{' x '.join(map(str, batch))} x ({image})"
+
+
+def mask(row: Row) -> str:
+    return str(row["mask"]).replace("kits19/case_", "KiTS19 case ").replace("_", " ")
+
+
+def spacing(row: Row) -> str:
+    given = row["spacing"]
+    if given is None:
+        return "1"
+    return given if isinstance(given, str) else ", ".join(f"{s:g}" for s in given)
+
+
+def ms(row: Row) -> str:
+    x = row["milliseconds"]
+    return f"{x:.2f}" if x < 10 else f"{x:.1f}" if x < 100 else f"{x:.0f}"
+
+
+def times(ratio: float) -> str:
+    """How many times as long as ours."""
+    return f"{ratio:.{0 if ratio >= 10 else 1 if ratio >= 1.95 else 2}f} x"
+
+
+def small(error: float | None) -> str:
+    return "" if error is None else "0" if error == 0 else f"{error:.0e}"
+
+
+def ratios(row: Row, bold: str = "**", errors: bool = False) -> str:
+    """Every peer of a row, absent ones by name."""
+    cells = []
+    for name, peer in row["peers"].items():
+        cell = f"{name} {bold}{times(peer['ratio'])}{bold}"
+        cells.append(cell + (f" ({small(peer['error'])})" if errors and peer["error"] is not None else ""))
+    return ", ".join([*cells, *(f"{name} absent" for name in row["absent"])])
+
+
+def per_voxel(row: Row, milliseconds: float | None = None) -> str:
+    return f"{(milliseconds or row['milliseconds']) * 1e6 / row['voxels']:.2f}"
+
+
+def finish(lines: list[str], record: Record) -> str:
+    """The table, and which machine, when, which versions, by which command."""
+    names = {name for row in record["rows"] for name in (*row.get("peers", ()), row.get("maps", ""))}
+    used = {package for start, package in LIBRARIES.items() if any(name.startswith(start) for name in names)}
+    versions = ["dtkernels", "torch", *(name for name in record["versions"] if name in used)]
+    libraries = ", ".join(f"{name} {record['versions'][name]}" for name in versions)
+    source = f"*{record['processor']}, {record['date']}, {libraries}: `{record['command']}`.*"
+    return "\n".join([*lines, "", source]) + "\n"
+
+
+# --- Tables ---
+
+
+def edt_range(row: Row) -> float:
+    """The faster of edt's forms over ours."""
+    return min(peer["ratio"] for name, peer in row["peers"].items() if name.startswith("edt"))
+
+
+def cpu(record: Record) -> str:
+    """The rows that carry the headline requirements, and the range over all masks."""
+    against = [row for row in record["rows"] if any(name.startswith("edt") for name in row["peers"])]
+    headline = [row for row in against if row["required"] and "edt.*" not in row["required"]]
+    lines = table(
+        ("mask, one thread", "operator", "output", "ms>", "GB/s, of a copy's>", "peer's time over ours"),
+        (
+            (f"{mask(r)} {size(r)}", f"`{r['operator']}`", r["variant"] or "given", ms(r), share(r), ratios(r))
+            for r in headline
+        ),
+    )
+    by_operator = {o: sorted(edt_range(r) for r in against if r["operator"] == o) for o in ("edt", "sdf")}
+    words = [
+        f"{found[0]:.0f} to {found[-1]:.0f} times as long for the {word} map"
+        f" (median {statistics.median(found):.0f})"
+        for word, found in zip(("unsigned", "signed"), by_operator.values(), strict=True)
     ]
-    rest: dict[str, list[float]] = {"edt": [], "sdf": []}
-    for row in record["rows"]:
-        rest[row["operator"]].append(row["ratios"]["best edt"])
-        if set(row["required"]) <= {"best edt"}:
-            continue
-        size = " x ".join(map(str, row["shape"]))
-        title = f"{row['batch']} x ({size}) in one call" if row["batch"] > 1 else size
-        ratios = ", ".join(
-            f"{name} **{ratio:.0f} x**" for name, ratio in row["ratios"].items() if name != "best edt"
-        )
-        time = f"{row['milliseconds']:.2f}"
-        lines.append(f"| {row['mask']} {title} | `{row['operator']}` | {row['output']} | {time} | {ratios} |")
-    unsigned, signed = sorted(rest["edt"]), sorted(rest["sdf"])
-    kinds = ", ".join(dict.fromkeys(row["mask"].replace("_", " ") for row in record["rows"]))
-    sizes = ", ".join(dict.fromkeys(" x ".join(map(str, row["shape"])) for row in record["rows"]))
+    kinds = ", ".join(dict.fromkeys(map(mask, against)))
+    sizes = ", ".join(dict.fromkeys(" x ".join(map(str, row["shape"])) for row in against))
+    two = {
+        (r["operator"], r["mask"]): r["peers"]["one thread"]["ratio"] for r in record["rows"] if r["threads"] == 2
+    }
     lines += [
         "",
-        f"Over all {len(record['rows'])} rows ({kinds}; {sizes}; unit and anisotropic spacing) the faster of edt's"
-        f" forms takes {unsigned[0]:.0f} to {unsigned[-1]:.0f} times as long for the unsigned map (median"
-        f" {unsigned[len(unsigned) // 2]:.0f}) and {signed[0]:.0f} to {signed[-1]:.0f} times for the signed one"
-        f" (median {signed[len(signed) // 2]:.0f}). Two threads are"
-        f" {record['threads']['one_over_two_threads']:.2f} times as fast as one on the signed map of 256³"
-        f"{unsigned_threads(record['threads'])}.",
-        "",
-        provenance(record),
+        f"Over all {len(against)} rows ({kinds}; {sizes}; unit and anisotropic spacing) the faster of edt's forms"
+        f" takes {' and '.join(words)}.",
     ]
-    return "\n".join(lines) + "\n"
+    if two:
+        lines[-1] += (
+            f" Two threads are {two['sdf', 'organ']:.2f} times as fast as one on the signed map of 256³,"
+            f" {two['edt', 'organ']:.2f} and {two['edt', 'spheres']:.2f} times on the unsigned ones of organ and"
+            f" spheres; a copy from uint8 to float32, which memory alone bounds, {two['copy', 'organ']:.2f} times."
+        )
+    return finish(lines, record)
 
 
-def unsigned_threads(threads: dict[str, Any]) -> str:
-    """Two threads on unsigned maps, which memory bounds, beside a plain copy."""
-    if "others" not in threads:
+def share(row: Row) -> str:
+    """The traffic of the passes per second, and its share of a copy's."""
+    if row.get("bytes_per_voxel") is None:
         return ""
-    scaling = {name: f"{ratio:.2f}" for name, ratio in threads["others"].items()}
-    return (
-        f", {scaling['edt organ']} and {scaling['edt spheres']} times on the unsigned ones of organ and spheres;"
-        f" a copy from uint8 to float32, which memory alone bounds, {scaling['copy']} times"
+    moved = row["bytes_per_voxel"] * row["voxels"] / row["milliseconds"] / 1e6
+    return f"{moved:.1f}, {row['share_of_copy']:.0%}".replace("%", " %")
+
+
+def masks(record: Record) -> str:
+    """Every mask at its sizes: nanoseconds per voxel, and the faster form of edt over ours."""
+    sizes = ([64] * 3, [128] * 3, [256] * 3, [1024] * 2, [4096] * 2)
+    rows = {
+        (r["mask"], tuple(r["shape"]), r["operator"]): r
+        for r in record["rows"]
+        if r["spacing"] is None and r["threads"] == 1 and not r["variant"] and not r["batch"]
+    }
+    shapes = [tuple(s) for s in sizes if any(key[1] == tuple(s) for key in rows)]
+
+    def cell(kind: str, shape: tuple[int, ...]) -> str:
+        pair = [rows.get((kind, shape, operator)) for operator in ("edt", "sdf")]
+        return "<br>".join(f"{per_voxel(r)} ({times(edt_range(r))})" for r in pair if r)
+
+    head = ("mask", *(f"{s[0]}{'²³'[len(s) - 2]}>" for s in shapes))
+    kinds = dict.fromkeys(key[0] for key in rows)
+    lines = table(head, ((k.replace("_", " "), *(cell(k, shape) for shape in shapes)) for k in kinds))
+    return finish(lines, record)
+
+
+def libraries(record: Record) -> str:
+    """Every operator beside every library, with the largest error of each."""
+    lines = table(
+        (
+            "operator",
+            "masks",
+            "spacing",
+            "ms>",
+            "error>",
+            "bytes per voxel>",
+            "of a copy>",
+            "time over ours (error)",
+        ),
+        (
+            (
+                f"`{r['operator']}`" + (f", {r['variant']}" if r["variant"] else ""),
+                f"{mask(r)} {size(r)}",
+                spacing(r),
+                ms(r),
+                small(r["error"]),
+                f"{r['bytes_per_voxel']:g}",
+                f"{r['share_of_copy']:.0%}".replace("%", " %"),
+                ratios(r, "", errors=True),
+            )
+            for r in record["rows"]
+        ),
     )
+    return finish(lines, record)
 
 
-def demo_table(record: dict[str, Any]) -> str:
-    """The timing table of ``bench.demo``."""
-    timing = record["timing"]
-    network = timing["network"]["median"]
-    size = " x ".join(map(str, timing["batch"]))
-    lines = [
-        f"| batch {size}, {timing['threads']} CPU thread(s) | ms | share of iteration |",
-        "| --- | ---: | ---: |",
-        f"| network, forward and backward, Dice | {1e3 * network:.0f} | |",
-    ]
-    titles = {"dtkernels": "dtkernels", "scipy": "SciPy per sample and class", "monai": "MONAI"}
-    for name, loss in timing["losses"].items():
-        share = f"{100 * loss['share_of_iteration']:.0f} %"
-        lines.append(f"| Hausdorff loss by {titles[name]} | {1e3 * loss['median']:.0f} | {share} |")
-    return "\n".join([*lines, "", provenance(record)]) + "\n"
+def plain(record: Record) -> str:
+    """Rows of distances: nanoseconds per voxel of ours, and the peers."""
+    lines = table(
+        ("masks", "operator", "ms>", "ns per voxel>", "error>", "of a copy>", "peer's time over ours"),
+        (
+            (
+                f"{mask(r)} {size(r)}".strip(),
+                f"`{r['operator']}`",
+                ms(r),
+                per_voxel(r),
+                small(r["error"]),
+                f"{r['share_of_copy']:.0%}".replace("%", " %"),
+                ratios(r, ""),
+            )
+            for r in record["rows"]
+        ),
+    )
+    return finish(lines, record)
 
 
-def backends_table(record: dict[str, Any]) -> str:
-    """Every operator on every backend that ``bench.backends`` ran: times over the first backend's."""
-    first, *others = record["rows"][0]["milliseconds"]
-    size = " x ".join(map(str, record["rows"][0]["shape"]))
-    lines = [
-        f"| organ {size}, one thread | `{first}`, ms | " + " | ".join(f"`{name}`" for name in others) + " |",
-        "| --- | ---: |" + " ---: |" * len(others),
-    ]
-    for row in record["rows"]:
-        times = row["milliseconds"]
-        ratios = (times[name] / times[first] for name in others)
-        cells = " | ".join(f"{ratio:.{1 if ratio < 10 else 0}f} x the time" for ratio in ratios)
-        lines.append(f"| `{row['operator']}` | {times[first]:.2f} | {cells} |")
-    return "\n".join([*lines, "", provenance(record)]) + "\n"
+def backends(record: Record) -> str:
+    """Every operator on the backends that run on CPUs."""
+    names = list(record["rows"][0]["peers"])
+    lines = table(
+        (f"organ {size(record['rows'][0])}, one thread", "`cpu`, ms>", *(f"`{name}`>" for name in names)),
+        (
+            (
+                f"`{r['operator']}`" + (f", spacing {spacing(r)}" if r["spacing"] else ""),
+                ms(r),
+                *(f"{times(r['peers'][name]['ratio'])}" if name in r["peers"] else "absent" for name in names),
+            )
+            for r in record["rows"]
+        ),
+    )
+    return finish(lines, record)
 
 
-def metrics_table(record: dict[str, Any]) -> str:
-    """Every row of ``bench.metrics``."""
-    lines = [
-        "| HD95 + ASSD + NSD, one thread | dtype | definition | spacing | ms | peer's time over ours |",
-        "| --- | --- | --- | --- | ---: | --- |",
-    ]
-    for row in record["rows"]:
-        ratios = ", ".join(f"{name} **{ratio:.0f} x**" for name, ratio in row["ratios"].items())
-        spacing = ", ".join(f"{s:g}" for s in row["spacing"] or [1])
-        lines.append(
-            f"| {row['title']} | {row['dtype']} | `{row['definition']}` | {spacing} "
-            f"| {row['milliseconds']:.1f} | {ratios} |"
+def metrics(record: Record) -> str:
+    """HD95, ASSD and NSD, then the Hausdorff distance alone."""
+    lines = table(
+        ("HD95 + ASSD + NSD, one thread", "dtype", "definition", "spacing", "ms>", "peer's time over ours"),
+        (
+            (size(r), r["dtype"], f"`{r['variant']}`", spacing(r), ms(r), ratios(r))
+            for r in record["rows"]
+            if r["operator"] == "surface_metrics"
+        ),
+    )
+    for r in record["rows"]:
+        if r["operator"] == "hd":
+            lines += ["", f"The Hausdorff distance alone, of {size(r)}: {ms(r)} ms; {ratios(r, '')}."]
+    return finish(lines, record)
+
+
+def maps(record: Record) -> str:
+    """Every named map beside the plain transform and SciPy's recipe."""
+    equal = [r for r in record["rows"] if r["spacing"] is None]
+    lines = table(
+        (f"map, organ {size(equal[0])}, one thread", "ms>", "over plain>", "error>", "SciPy's time over ours>"),
+        (
+            (
+                f"`{r['variant']}`",
+                ms(r),
+                f"{1 / r['peers']['plain sdf']['ratio']:.2f}",
+                small(r["error"]),
+                f"**{times(r['peers']['SciPy']['ratio'])}**" if "SciPy" in r["required"] else "",
+            )
+            for r in equal
+        ),
+    )
+    for r in record["rows"]:
+        if r["spacing"]:
+            over = 1 / r["peers"]["plain sdf"]["ratio"]
+            lines += [
+                "",
+                f"`{r['variant']}` at spacing {spacing(r)}: {ms(r)} ms, {over:.0f} times the plain transform.",
+            ]
+    return finish(lines, record)
+
+
+def losses(record: Record) -> str:
+    """Every loss beside MONAI's Dice, and beside MONAI's loss of the same name."""
+
+    def monai(row: Row) -> str:
+        peer = row["peers"].get("MONAI")
+        return f"**{times(peer['ratio'])}**" if peer else ""
+
+    lines = table(
+        (f"{size(record['rows'][0])}, forward and backward, one CPU thread", "ms>", "times MONAI's Dice>",
+         "MONAI's time over ours>"),
+        (
+            (r["variant"], ms(r), f"{1 / r['peers']['MONAI DiceLoss']['ratio']:.2f}", monai(r))
+            for r in record["rows"]
+            if r["peers"]
+        ),
+    )  # fmt: skip
+    return finish(lines, record)
+
+
+def envelope(record: Record) -> str:
+    """Nanoseconds per voxel of the envelope and its gradient, and the peers over ours."""
+    rows = record["rows"]
+    backward = {(r["mask"], tuple(r["shape"])): r for r in rows if r["operator"] == "envelope_backward"}
+
+    def cells(r: Row) -> tuple[str, ...]:
+        gradient = backward[r["mask"], tuple(r["shape"])]
+        peers = {name: times(peer["ratio"]) for name, peer in r["peers"].items()}
+        within = [per_voxel(r, r["peers"][name]["milliseconds"]) for name in ("with index", "float64")]
+        slow = [peers.get(name, "") for name in ("torch min-plus", "SciPy grey erosion")]
+        slow.append(times(gradient["peers"]["index_add"]["ratio"]))
+        return (
+            f"{r['mask']} {r['shape'][0]}³",
+            per_voxel(r),
+            *within,
+            per_voxel(gradient),
+            small(r["error"]),
+            *slow,
         )
-    return "\n".join([*lines, "", provenance(record)]) + "\n"
+
+    lines = table(
+        ("function, one thread", "values, ns>", "and positions>", "float64>", "gradient>", "error>",
+         "min-plus in torch>", "SciPy's grey erosion>", "`index_add_` over gradient>"),
+        (cells(r) for r in rows if r["operator"] == "envelope"),
+    )  # fmt: skip
+    for r in rows:
+        if r["operator"] == "exact_signed_distance":
+            over = 1 / r["peers"]["sdf"]["ratio"]
+            lines += [
+                "",
+                f"`ExactSignedDistance` of {size(r)}, forward and backward: {per_voxel(r)} ns per voxel,"
+                f" {over:.0f} times the signed distance alone.",
+            ]
+    return finish(lines, record)
 
 
-def maps_table(record: dict[str, Any]) -> str:
-    """The rows of ``bench.maps``."""
-    side = " x ".join(map(str, record["shape"]))
-    lines = [
-        f"| map, organ {side}, one thread | ms | over plain | SciPy's time over ours |",
-        "| --- | ---: | ---: | ---: |",
-    ]
-    for row in record["rows"]:
-        recipe = f"**{row['recipe_over_ours']:.0f} x**" if row["least_recipe_over_ours"] else ""
-        lines.append(f"| `{row['map']}` | {row['milliseconds']:.1f} | {row['over_plain']:.2f} | {recipe} |")
-    unequal = record["half_at_unequal_spacing"]
-    lines += [
-        "",
-        f"`half` at spacing (3, 0.8, 0.8): {unequal['milliseconds']:.0f} ms, {unequal['over_plain']:.0f} times the"
-        " plain transform.",
-        "",
-        provenance(record),
-    ]
-    return "\n".join(lines) + "\n"
+def training(record: Record) -> str:
+    """Steps and epochs with every loss and every maker of maps."""
+    batch = " x ".join(map(str, record["batch"]))
+    lines = table(
+        (f"{record['data']}, batch {batch}, {record['device']}", "maps by", "ms per step>", "s per epoch>",
+         "ms for the distance loss>", "share>", "over ours>"),
+        (
+            (
+                r["objective"],
+                r["maps"],
+                f"{r['milliseconds']:.0f}",
+                f"{r['epoch_seconds']:.1f}",
+                f"{r['distance_milliseconds']:.1f}" if r["maps"] else "",
+                f"{r['share']:.0%}".replace("%", " %") if r["maps"] else "",
+                f"**{times(r['distance_ratio'])}**" if r["maps"] not in ("", "dtkernels") else "",
+            )
+            for r in record["rows"]
+        ),
+    )  # fmt: skip
+    return finish(lines, record)
 
 
-def provenance(record: dict[str, Any]) -> str:
-    """Which machine, when, by which command."""
-    peers = ", ".join(
-        f"{n} {v}" for n, v in record["versions"].items() if n in record.get("peers", ("edt", "scipy", "monai"))
-    )
-    return f"*{record['processor']}, {record['date']}, {peers}: `{record['command']}`.*"
-
-
-def losses_table(record: dict[str, Any]) -> str:
-    """The rows of ``bench.losses``."""
-    size = " x ".join(map(str, record["shape"]))
-    lines = [
-        f"| {size}, forward and backward, one CPU thread | ms | times MONAI's Dice |",
-        "| --- | ---: | ---: |",
-    ]
-    lines += [f"| {r['loss']} | {r['milliseconds']:.1f} | {r['times_dice']:.2f} |" for r in record["rows"]]
-    lines += [
-        "",
-        f"MONAI's Hausdorff loss takes {record['monai_over_hausdorff']:.0f} times as long as ours with both"
-        f" classes scored, {record['without_background']:.0f} times without the background.",
-    ]
-    return "\n".join([*lines, "", provenance(record)]) + "\n"
-
-
-TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
-    "cpu": cpu_table,
-    "demo": demo_table,
-    "backends": backends_table,
-    "metrics": metrics_table,
-    "maps": maps_table,
-    "losses": losses_table,
+TABLES: dict[str, Callable[[Record], str]] = {
+    "cpu": cpu,
+    "masks": masks,
+    "libraries": libraries,
+    "growth": plain,
+    "real": plain,
+    "backends": backends,
+    "maps": maps,
+    "metrics": metrics,
+    "losses": losses,
+    "envelope": envelope,
+    "training": training,
 }
 
 
 def fill(text: str) -> str:
     """``text`` with every table made anew from its result file."""
 
-    def table(match: re.Match[str]) -> str:
+    def made(match: re.Match[str]) -> str:
         record = json.loads((ROOT / match[3]).read_text())
         return f"{match[1]}{TABLES[match[2]](record)}{match[5]}"
 
-    return PATTERN.sub(table, text)
+    return PATTERN.sub(made, text)
 
 
 def main() -> int:
