@@ -14,7 +14,7 @@ import numpy as np
 import oracle
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from numpy.typing import NDArray
 
 import dtkernels as dtk
@@ -146,6 +146,54 @@ def test_no_voxels(shape: tuple[int, ...]) -> None:
     result = chunked("sdf", da.zeros(shape, dtype=bool)).compute()
     assert result.shape == shape
     assert result.dtype == np.float32
+
+
+# ---- components
+
+
+@settings(max_examples=25)
+@given(chunked_masks(), st.integers(1, 3), st.sampled_from([24 * 15, 24 * 60, "64 MiB"]))
+def test_label_any_chunks(
+    case: tuple[NDArray[np.bool_], tuple[tuple[int, ...], ...]], connectivity: int, block_bytes: int | str
+) -> None:
+    mask, chunks = case
+    connectivity = min(connectivity, mask.ndim)
+    x = da.from_array(mask, chunks)
+    labels, count = dtkernels.dask.label(x, connectivity=connectivity, block_bytes=block_bytes)
+    expected = dtk.label(torch.from_numpy(mask), connectivity=connectivity)
+    np.testing.assert_array_equal(labels.compute(), expected[0].numpy(), strict=True)
+    np.testing.assert_array_equal(count.compute(), expected[1].numpy(), strict=True)
+
+
+def test_label_of_a_batch() -> None:
+    mask = np.random.default_rng(0).random((2, 3, 9, 10)) < 0.5
+    for connectivity in (1, 2):
+        found = dtkernels.dask.label(
+            da.from_array(mask, 4), connectivity=connectivity, spatial_dims=2, block_bytes=24 * 12
+        )
+        expected = dtk.label(torch.from_numpy(mask), connectivity=connectivity, spatial_dims=2)
+        for x, y in zip(dask.compute(*found), expected, strict=True):
+            np.testing.assert_array_equal(x, y.numpy(), strict=True)
+
+
+def test_label_of_a_snake_through_every_block() -> None:
+    mask = np.zeros((41, 40), bool)
+    mask[::2] = True
+    mask[1::4, -1] = mask[3::4, 0] = True
+    labels, count = dtkernels.dask.label(da.from_array(mask, 3))
+    assert count.compute() == 1
+    np.testing.assert_array_equal(labels.compute(), mask)
+
+
+def test_label_keeps_no_volume() -> None:
+    """The mask is read for the seams, and again for the result."""
+    source = Counted(blobs((40, 30, 30), 9.0))
+    x = da.from_array(source, 10, asarray=False, inline_array=True)
+    labels, _ = dtkernels.dask.label(x, block_bytes=24 * 1000)
+    assert labels.numblocks == (4, 3, 3)
+    expected = dtk.label(torch.from_numpy(source.array))[0].numpy()
+    np.testing.assert_array_equal(labels.compute(), expected, strict=True)
+    assert (source.reads == 2).all()
 
 
 # ---- schedulers and stores

@@ -14,6 +14,11 @@ True
 It needs ``pip install 'dtkernels[dask]'``; nothing else of the package imports dask.
 """
 
-from .transforms import edt, sdf
+from ..data import require
 
-__all__ = ["edt", "sdf"]
+require("dask.array", "chunked arrays", extra="dask")
+
+from .components import label  # noqa: E402
+from .transforms import edt, sdf  # noqa: E402
+
+__all__ = ["edt", "label", "sdf"]

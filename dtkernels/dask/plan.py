@@ -60,7 +60,7 @@ def blocks(shape: Sequence[int], whole: Sequence[int], grain: Sequence[int], vox
         times = voxels // math.prod(size)
         if times > 1:
             size[axis] = min(shape[axis], size[axis] * times)
-    return tuple(_cut(n, s) for n, s in zip(shape, size, strict=True))
+    return tuple(cut(n, s) for n, s in zip(shape, size, strict=True))
 
 
 def _part(n: int, most: int) -> int:
@@ -68,7 +68,8 @@ def _part(n: int, most: int) -> int:
     return next((k for k in range(most, most // 2, -1) if n % k == 0), most)
 
 
-def _cut(n: int, size: int) -> tuple[int, ...]:
+def cut(n: int, size: int) -> tuple[int, ...]:
+    """Parts of n of one size, but for the last."""
     return (size,) * (n // size) + ((n % size,) if n % size else ())
 
 

@@ -182,7 +182,6 @@ def image(mask: Any, spacing: Any, spatial_dims: int | None, threshold: float | 
     if given is not None and not isinstance(given, list):
         raise TypeError(f"spacing: expected None, a number or {dims} numbers, got a tensor")
     values = arguments.host_spacing(given, dims)[3 - dims :]
-    arguments.check_sides(name, mask.shape, dims)
     if mask.dtype != np.bool_:
         mask = mask.map_blocks(_foreground, threshold, dtype=bool, meta=mask._meta.astype(bool))
     return Image(mask, dims, values)
@@ -209,6 +208,7 @@ def _foreground(block: Any, threshold: float | None) -> Any:
 def transform(given: Image, passes: Passes, *, signed: bool, squared: bool, closed: bool) -> da.Array:
     """Squared or plain distances, signed or of the foreground alone."""
     scratch, limit, backend = passes
+    arguments.check_sides("mask", given.mask.shape, given.dims)
     mask, axes, sides = given.mask, given.axes, given.sides
     meta = mask._meta.astype(np.float32)
     if 0 in mask.shape:
