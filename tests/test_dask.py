@@ -196,6 +196,72 @@ def test_label_keeps_no_volume() -> None:
     assert (source.reads == 2).all()
 
 
+# ---- maps
+
+LOCAL = [name for name, c in dtk.conventions().items() if not c.options.normalize.startswith("component")]
+
+
+@pytest.mark.parametrize("name", LOCAL)
+def test_conventions(name: str, tmp_path: Path) -> None:
+    masks = [blobs((7, 8, 9), 6.0), np.zeros((4, 5, 6), bool), np.ones((4, 5, 6), bool)]
+    for mask in masks:
+        x = da.from_array(mask, 4)
+        for limit, scratch in ((1500, None), (2500, str(tmp_path))):
+            found = dtkernels.dask.distance_map(x, name, block_bytes=limit, scratch=scratch)
+            expected = dtk.distance_map(torch.from_numpy(mask), name).numpy()
+            np.testing.assert_array_equal(found.compute(), expected, strict=True)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"normalize": "max", "scope": "sample"},
+        {"normalize": "per_side_max", "scope": "batch", "border": "closed"},
+        {"boundary": "inner_zero", "border": "closed", "truncate": 1.5},
+        {"boundary": "inner_contour", "connectivity": 1, "normalize": "max"},
+        {"normalize": "diagonal", "on_empty": "diagonal", "on_full": "ones"},
+        {"profile": "gaussian", "sigma": 2.0, "weight": 0.5},
+    ],
+    ids=str,
+)
+def test_options_of_maps(options: dict[str, Any]) -> None:
+    x = np.random.default_rng(0).random((2, 3, 6, 7)) < 0.7
+    x[0, 1] = False
+    x[1, 0] = True
+    for spacing in (None, (0.5, 1.5)):
+        for limit in (300, 3000):
+            found = dtkernels.dask.distance_map(
+                da.from_array(x, (1, 2, 3, 4)), None, spacing, spatial_dims=2, block_bytes=limit, **options
+            )
+            expected = dtk.distance_map(torch.from_numpy(x), None, spacing, spatial_dims=2, **options).numpy()
+            error = 0 if spacing is None else 2e-6
+            np.testing.assert_allclose(found.compute(), expected, rtol=error, atol=error)
+
+
+def test_largest_distances_wait_for_nothing(tmp_path: Path) -> None:
+    """A map by its maximum computes the last pass twice: the graph has no block of it that both uses share."""
+    x = da.from_array(blobs((24, 20, 20)), 10)
+    phi = dtkernels.dask.distance_map(x, "ma_sdf11", block_bytes=30_000, scratch=str(tmp_path))
+    layers = phi.__dask_graph__().layers
+    assert sum(name.startswith("_finish") for name in layers) == 2
+    assert sum(name.startswith("_write") for name in layers) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"convention": "li_nidm"}, "normalize: expected no maxima of components"),
+        ({"convention": "half", "spacing": (1.0, 2.0)}, "boundary: expected another than 'half'"),
+        ({"on_empty": "error"}, "on_empty: expected a value for a dask array"),
+        ({"convention": "kervedec"}, "did you mean 'kervadec'"),
+    ],
+)
+def test_maps_that_are_not_here(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError) as raised:
+        dtkernels.dask.distance_map(da.zeros((4, 4)), **options)
+    assert message in str(raised.value)
+
+
 # ---- schedulers and stores
 
 

@@ -19,6 +19,7 @@ from ..data import require
 require("dask.array", "chunked arrays", extra="dask")
 
 from .components import label  # noqa: E402
+from .maps import distance_map  # noqa: E402
 from .transforms import edt, sdf  # noqa: E402
 
-__all__ = ["edt", "label", "sdf"]
+__all__ = ["distance_map", "edt", "label", "sdf"]

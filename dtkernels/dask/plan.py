@@ -73,8 +73,11 @@ def cut(n: int, size: int) -> tuple[int, ...]:
     return (size,) * (n // size) + ((n % size,) if n % size else ())
 
 
-def exchange(x: da.Array, chunks: Chunks, scratch: str | None) -> da.Array:
-    """The array in other chunks: through files in the directory ``scratch`` if one is given."""
+def exchange(x: da.Array, chunks: Chunks, scratch: str | None, copy: int = 0) -> da.Array:
+    """The array in other chunks: through files in the directory ``scratch`` if one is given.
+
+    Each ``copy`` reads the files by itself, so that what is computed from one is not kept for another.
+    """
     if x.chunks == chunks:
         return x
     if scratch is None:
@@ -86,6 +89,7 @@ def exchange(x: da.Array, chunks: Chunks, scratch: str | None) -> da.Array:
         written.any(),  # that all has been written: one number, which every block waits for
         folder,
         tuple(_starts(c) for c in x.chunks),
+        copy,
         new_axis=tuple(range(x.ndim)),
         chunks=chunks,
         dtype=x.dtype,
@@ -111,7 +115,12 @@ def _write(block: Any, folder: str, block_id: tuple[int, ...] | None = None) -> 
 
 
 def _read(
-    _: Any, folder: str, starts: tuple[tuple[int, ...], ...], like: Any, block_info: dict[Any, Any] | None = None
+    _: Any,
+    folder: str,
+    starts: tuple[tuple[int, ...], ...],
+    copy: int,
+    like: Any,
+    block_info: dict[Any, Any] | None = None,
 ) -> Any:
     """What a block overlaps of each file; nothing else of them is read."""
     assert block_info is not None

@@ -205,8 +205,10 @@ def _foreground(block: Any, threshold: float | None) -> Any:
     return (block != 0) & (block == block)  # NaN is background
 
 
-def transform(given: Image, passes: Passes, *, signed: bool, squared: bool, closed: bool) -> da.Array:
-    """Squared or plain distances, signed or of the foreground alone."""
+def transform(
+    given: Image, passes: Passes, *, signed: bool, squared: bool, closed: bool, copy: int = 0
+) -> da.Array:
+    """Squared or plain distances, signed or of the foreground alone; see :func:`.plan.exchange` on ``copy``."""
     scratch, limit, backend = passes
     arguments.check_sides("mask", given.mask.shape, given.dims)
     mask, axes, sides = given.mask, given.axes, given.sides
@@ -235,7 +237,9 @@ def transform(given: Image, passes: Passes, *, signed: bool, squared: bool, clos
     field = lines.map_blocks(_scan, first, signed, code, backend, dtype=code, meta=mask._meta.astype(code))
     voxels = limit // (_ENVELOPE * real.itemsize // 4)
     for group in groups:
-        field = plan.exchange(field, plan.blocks(mask.shape, group, grain, voxels), scratch)
+        field = plan.exchange(
+            field, plan.blocks(mask.shape, group, grain, voxels), scratch, copy if group is groups[-1] else 0
+        )
         along = tuple(steps[axis - first] for axis in group)
         field = field.map_blocks(
             _envelopes, group, along, steps[0], signed, real, backend, dtype=real, meta=mask._meta.astype(real)
