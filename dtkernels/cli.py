@@ -135,7 +135,18 @@ def application() -> "typer.Typer":
         spacing: Annotated[
             str | None, typer.Option(help="Of .npy files, such as 1,0.5,0.5; NIfTI headers have their own.")
         ] = None,
-        workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
+        lesions: Annotated[
+            str | None,
+            typer.Option(
+                help="Lesion by lesion, each connected component of the target weighing the same: voronoi (what "
+                "is predicted nearest to it, as CC-Dice) or iou (one predicted component for each, as panoptica)."
+            ),
+        ] = None,
+        threshold: Annotated[float, typer.Option(help="Least IoU of a pair, with --lesions iou.")] = 0.5,
+        connectivity: Annotated[
+            int | None, typer.Option(help="Of lesions: 1 (faces) to 3 (corners too, the default).")
+        ] = None,
+        workers: Annotated[int, typer.Option("--workers", "--jobs", "-j", min=1, help="Processes.")] = 1,
         device: Annotated[str, typer.Option(help="cpu, cuda or cuda:1.")] = "cpu",
         as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
         as_csv: Annotated[bool, typer.Option("--csv", help="Print a CSV line per case and label.")] = False,
@@ -151,7 +162,8 @@ def application() -> "typer.Typer":
             raise typer.BadParameter("--json and --csv: expected one of them, got both")
         options = {
             "definition": definition, "percentiles": tuple(percentile), "tolerances": tuple(tolerance),
-            "directed": directed, "on_empty": on_empty, "spacing": spacing, "device": device,
+            "directed": directed, "on_empty": on_empty, "spacing": spacing, "device": device, "lesions": lesions,
+            "threshold": threshold, "connectivity": connectivity,
         }  # fmt: skip
         form = "json" if as_json else "csv" if as_csv else "table"
         raise typer.Exit(report.run(pred, target, label or [], names, options, workers, form))

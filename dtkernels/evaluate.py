@@ -30,7 +30,8 @@ from numpy.typing import NDArray
 from . import metrics, volumes
 from .arguments import device_by_name
 from .data import MissingDependencyError
-from .metrics import Aggregate
+from .metrics import Aggregate, Lesion
+from .metrics.components import MATCHINGS
 from .metrics.masks import choice, numbers_in
 from .volumes import Volume, VolumeError
 
@@ -53,6 +54,11 @@ class Settings:
     on_empty: str | float = "inf"
     spacing: tuple[float, ...] | None = None  #: for files that have none; None is 1
     device: str = "cpu"
+    lesions: str | None = (
+        None  #: "voronoi" or "iou": lesion by lesion, as :func:`dtkernels.metrics.lesion_metrics`
+    )
+    threshold: float = 0.5  #: least IoU of a pair, for "iou"
+    connectivity: int | None = None  #: of lesions
 
     def __post_init__(self) -> None:
         """Refuse what no file could make right.
@@ -65,6 +71,14 @@ class Settings:
         numbers_in("tolerances", self.tolerances, math.inf)
         if not isinstance(self.on_empty, (int, float)):
             choice("on_empty", self.on_empty, ("inf", "nan", "diagonal"))
+        if self.lesions is not None:
+            choice("lesions", self.lesions, MATCHINGS)
+            if self.directed:
+                raise ValueError("directed: expected False with lesions, which are measured both ways, got True")
+        if not 0 <= self.threshold <= 1:
+            raise ValueError(f"threshold: expected a number from 0 to 1, got {self.threshold!r}")
+        if self.connectivity not in (None, 1, 2, 3):
+            raise ValueError(f"connectivity: expected 1, 2 or 3, got {self.connectivity!r}")
         if self.labels is not None and not self.labels:
             raise ValueError("labels: expected at least one, got none")
         device_by_name(self.device)
@@ -73,9 +87,13 @@ class Settings:
     def names(self) -> tuple[str, ...]:
         """The metrics, in order."""
         surface = ("hd", *(f"hd{q:g}" for q in self.percentiles), "asd", "assd", "rmsd")
-        return (*OVERLAP, *surface, *(f"nsd@{t:g}" for t in self.tolerances))
+        within = (f"nsd@{t:g}" for t in self.tolerances)
+        if self.lesions is not None:
+            return (*COUNTS, "dice", "iou", *surface, *within, "rq", "sq", "pq")
+        return (*OVERLAP, *surface, *within)
 
 
+COUNTS = ("found", "missed", "spurious")
 OVERLAP = ("dice", "jaccard", "voe", "rvd")
 
 
@@ -92,6 +110,7 @@ class Case(NamedTuple):
 
     name: str
     values: dict[str, dict[str, float]]
+    lesions: dict[str, list[Lesion]] | None = None  # label -> each lesion, where they were measured one by one
 
 
 class Failure(NamedTuple):
@@ -218,21 +237,29 @@ def compare(pair: Pair, settings: Settings) -> Case:
         )
         for array in arrays
     ]
-    surface = metrics.surface_metrics(
-        masks[0], masks[1], spacing, definition=settings.definition, percentiles=settings.percentiles,
-        tolerances=settings.tolerances, directed=settings.directed,
-        on_empty=diagonal if settings.on_empty == "diagonal" else settings.on_empty,
-        spatial_dims=len(shape),
-    )  # fmt: skip
-    overlap = metrics.overlap_metrics(*masks, spatial_dims=len(shape))
-    every = torch.stack([(surface if n not in OVERLAP else overlap)[n][0] for n in settings.names]).tolist()
-    return Case(
-        pair.name,
-        {
-            label: {name: row[k] for name, row in zip(settings.names, every, strict=True)}
-            for k, label in enumerate(chosen)
-        },
-    )
+    options: dict[str, Any] = {
+        "definition": settings.definition, "percentiles": settings.percentiles, "tolerances": settings.tolerances,
+        "on_empty": diagonal if settings.on_empty == "diagonal" else settings.on_empty, "spatial_dims": len(shape),
+    }  # fmt: skip
+    found: dict[str, torch.Tensor]
+    lesions = None
+    if settings.lesions is None:
+        found = dict(metrics.surface_metrics(masks[0], masks[1], spacing, directed=settings.directed, **options))
+        found |= metrics.overlap_metrics(*masks, spatial_dims=len(shape))
+    else:
+        connectivity = None if settings.connectivity is None else min(settings.connectivity, len(shape))
+        one_by_one = metrics.lesion_metrics(
+            masks[0], masks[1], spacing, matching=settings.lesions, threshold=settings.threshold,
+            connectivity=connectivity, **options,
+        )  # fmt: skip
+        found = dict(one_by_one) | {name: getattr(one_by_one, name) for name in COUNTS}
+        lesions = {label: [x for x in one_by_one.lesions if x.image == (0, k)] for k, label in enumerate(chosen)}
+    every = torch.stack([found[name][0].double() for name in settings.names]).tolist()
+    values = {
+        label: {name: row[k] for name, row in zip(settings.names, every, strict=True)}
+        for k, label in enumerate(chosen)
+    }
+    return Case(pair.name, values, lesions)
 
 
 def _results(found: list[Pair], settings: Settings, workers: int) -> Iterator[Case | Failure]:

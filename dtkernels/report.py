@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from .data import MissingDependencyError
-from .evaluate import Report, Settings, evaluate
+from .evaluate import Case, Report, Settings, evaluate
 from .volumes import VolumeError
 
 # What a table has room for; JSON and CSV have everything.
 _HIDDEN = ("jaccard", "voe")
+_HIDDEN_OF_LESIONS = ("iou", "hd", "asd", "rmsd")
 
 
 def run(
@@ -128,6 +129,7 @@ def _as_json(report: Report) -> None:
     record = {
         "definition": settings.definition,
         "on_empty": settings.on_empty,
+        **({} if settings.lesions is None else {"lesions": settings.lesions}),
         "labels": {
             label: {
                 metric: {
@@ -145,12 +147,24 @@ def _as_json(report: Report) -> None:
             {
                 "name": case.name,
                 "labels": {n: {m: _plain(v) for m, v in row.items()} for n, row in case.values.items()},
+                **({} if settings.lesions is None else {"lesions": _lesions(case)}),
             }
             for case in report.cases
         ],
         "failures": [failure._asdict() for failure in report.failures],
     }
     print(json.dumps(record, indent=1, allow_nan=False))
+
+
+def _lesions(case: Case) -> dict[str, list[dict[str, Any]]]:
+    return {
+        label: [
+            {"label": x.label, "voxels": x.voxels, "matched": x.matched}
+            | {name: _plain(value) for name, value in x.values.items()}
+            for x in lesions
+        ]
+        for label, lesions in (case.lesions or {}).items()
+    }
 
 
 def _plain(value: float) -> float | str | None:
@@ -181,13 +195,20 @@ def _as_tables(report: Report) -> None:
 
 
 def _shown(report: Report) -> list[str]:
-    return [name for name in report.settings.names if name not in _HIDDEN]
+    hidden = _HIDDEN if report.settings.lesions is None else _HIDDEN_OF_LESIONS
+    return [name for name in report.settings.names if name not in hidden]
+
+
+def _how(report: Report) -> str:
+    """In what way the numbers of a table were found."""
+    settings = report.settings
+    return settings.definition + (f", lesion by lesion: {settings.lesions}" if settings.lesions else "")
 
 
 def _one_case(report: Report) -> Any:
     from rich.table import Table
 
-    table = Table("label", title=f"{report.cases[0].name} ({report.settings.definition})", title_justify="left")
+    table = Table("label", title=f"{report.cases[0].name} ({_how(report)})", title_justify="left")
     for name in _shown(report):
         table.add_column(name, justify="right", no_wrap=True)
     for label in report.labels:
@@ -201,7 +222,7 @@ def _one_label(report: Report, label: str) -> Any:
     names = [case.name for case in report.cases]
     means = {metric: report.mean(label, metric) for metric in _shown(report)}
     left_out = [kind for kind in ("infinite", "undefined") if any(int(getattr(m, kind)) for m in means.values())]
-    table = Table("metric", title=f"label {label} ({report.settings.definition})", title_justify="left")
+    table = Table("metric", title=f"label {label} ({_how(report)})", title_justify="left")
     for column in ("mean", "median", "worst", "cases", *left_out):
         table.add_column(column, justify="right", no_wrap=True)
     table.add_column("worst case", no_wrap=True)
@@ -218,7 +239,7 @@ def _one_label(report: Report, label: str) -> Any:
 
 
 def _badness(metric: str, value: float) -> float:
-    if metric == "dice" or metric.startswith("nsd"):
+    if metric in ("dice", "iou", "found", "rq", "sq", "pq") or metric.startswith("nsd"):
         return -value
     return abs(value)
 

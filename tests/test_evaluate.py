@@ -236,6 +236,46 @@ def test_json_is_valid_json_and_csv_has_every_value(folders):
     assert values["a", "1"] == record["cases"][0]["labels"]["1"]["hd95"]
 
 
+# ---- lesion by lesion -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("matching", ["voronoi", "iou"])
+def test_lesions_in_files_are_those_of_the_function(tmp_path, matching):
+    for name in "ab":
+        target = labels(ord(name))
+        target[15:17, 1:4, 12:15] = 2  # a second lesion of label 2
+        pred = np.roll(target, 1, 1)
+        pred[15:17] = 0
+        pred[0, 0, 0] = 1  # spurious
+        save(tmp_path / "target" / f"{name}.nii.gz", target)
+        save(tmp_path / "pred" / f"{name}.nii.gz", pred)
+    folders = tmp_path / "pred", tmp_path / "target"
+    options = ("--lesions", matching, "--threshold", 0.3, "--on-empty", "diagonal", "--connectivity", 1)
+    record = json.loads(run(*folders, *options, "--json", "--jobs", 2).stdout)
+    assert record["lesions"] == matching
+    rows = list(csv.DictReader(io.StringIO(run(*folders, *options, "--csv").stdout)))
+    for case, of_case in zip(record["cases"], (rows[:2], rows[2:]), strict=True):
+        masks = [np.asarray(nibabel.load(f / f"{case['name']}.nii.gz").dataobj) for f in folders]
+        for label, row in zip((1, 2), of_case, strict=True):
+            result = metrics.lesion_metrics(
+                *(torch.from_numpy(x == label) for x in masks), (2.0, 0.5, 1.5), matching=matching, threshold=0.3,
+                on_empty="diagonal", connectivity=1,
+            )  # fmt: skip
+            values = {name: result[name].item() for name in ("dice", "hd95", "assd", "nsd@1", "rq", "sq", "pq")}
+            values |= {name: getattr(result, name).item() for name in ("found", "missed", "spurious")}
+            assert (values["missed"], values["spurious"]) == (label - 1, 2 - label)
+            for name, value in values.items():
+                assert case["labels"][str(label)][name] == pytest.approx(value, rel=1e-6)
+                assert float(row[name]) == pytest.approx(value, rel=1e-6)
+            each = case["lesions"][str(label)]
+            assert [x["voxels"] for x in each] == [x.voxels for x in result.lesions]
+            assert [x.get("hd95") for x in each] == [x.values.get("hd95") for x in result.lesions]
+    out = run(*folders, *options).stdout
+    assert f"label 2 (monai, lesion by lesion: {matching})" in out
+    for word in ("found", "missed", "spurious", "dice", "hd95", "pq"):
+        assert word in out
+
+
 # ---- bad input --------------------------------------------------------------------------------------
 
 
@@ -336,6 +376,10 @@ def test_a_prediction_without_any_label_is_a_miss_not_an_error(tmp_path):
         (["pred", "target", "--spacing", "1,x"], "spacing: expected numbers such as"),
         (["pred", "target", "--names", "nowhere.json"], "nowhere.json: expected JSON with labels"),
         (["pred", "target", "--json", "--csv"], "--json and --csv"),
+        (["pred", "target", "--lesions", "iuo"], "lesions: expected one of 'voronoi', 'iou', got 'iuo'"),
+        (["pred", "target", "--lesions", "iou", "--directed"], "directed: expected False with lesions"),
+        (["pred", "target", "--lesions", "iou", "--threshold", "2"], "threshold: expected a number from 0 to 1"),
+        (["pred", "target", "--lesions", "iou", "--connectivity", "4"], "connectivity: expected 1, 2 or 3"),
         (["pred", "target", "--device", "cuda", "--workers", "2"], "expected"),
     ],
 )

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 from scipy import ndimage
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from dtkernels import metrics
-from dtkernels.metrics import lesion_metrics
+from dtkernels.metrics import components, dense, lesion_metrics, packed
 
 Array = np.ndarray[Any, Any]
 
@@ -92,8 +93,8 @@ def test_iou_is_panoptica(shape, threshold):
         import panoptica
         from panoptica.instance_matcher import NaiveThresholdMatching as matcher
         from panoptica.metrics import Metric
-    except (ImportError, NameError) as error:  # no test dependency: it wants rich < 14, and plotly to be imported
-        pytest.skip(f"panoptica cannot be imported: {error}")
+    except (ImportError, NameError) as error:  # no test dependency: it pins numpy < 2.3, pandas < 3
+        pytest.skip(f"panoptica cannot be imported (test_iou_by_its_definition stands for it): {error}")
     pred, target = lesions(shape, 5)
     (labels, n), (predicted, m) = (ndimage.label(x, np.ones((3,) * x.ndim)) for x in (target, pred))
     pair = panoptica.UnmatchedInstancePair(
@@ -184,6 +185,77 @@ def test_batches_are_their_images(matching):
             assert [x.values for x in result.lesions if x.image == (b, c)] == [x.values for x in alone.lesions]
 
 
+class Waits(TorchDispatchMode):
+    """Counts the operators that would make the host wait for a GPU."""
+
+    NAMES = ("_local_scalar_dense", "nonzero", "_unique2", "unique_dim", "repeat_interleave")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.overloadpacket.__name__
+        bools = name in ("index", "index_put_", "_index_put_impl_") and any(
+            i is not None and i.dtype == torch.bool for i in args[1]
+        )
+        self.count += name in self.NAMES or bools
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("matching", ["voronoi", "iou"])
+@pytest.mark.parametrize("definition", ["monai", "medpy", "deepmind"])
+@pytest.mark.parametrize("per_sample", [False, True])
+def test_the_way_of_gpus(matching, definition, per_sample, monkeypatch):
+    """Every step but the surface metrics is the same code there; those are the dense ones."""
+    pairs = [lesions((14, 18, 12), seed) for seed in range(4)]
+    pred, target = (torch.from_numpy(np.stack(x)).reshape(2, 2, 14, 18, 12) for x in zip(*pairs, strict=True))
+    pred[1, 1] = False
+    spacing = torch.tensor([[1.0, 2.0, 0.5], [1.0, 0.7, 1.0]]) if per_sample else (1.0, 2.0, 0.5)
+    options = {"matching": matching, "definition": definition, "on_empty": "diagonal", "threshold": 0.3}
+    expected = lesion_metrics(pred, target, spacing, **options)
+    monkeypatch.setattr(packed, "measure", dense.measure)
+    result = lesion_metrics(pred, target, spacing, **options)
+    for name in expected:
+        torch.testing.assert_close(result[name], expected[name], rtol=1e-6, atol=0, equal_nan=True)
+    for a, b in zip(result.lesions, expected.lesions, strict=True):
+        assert a[:4] == b[:4]
+        assert a.values == pytest.approx(b.values, rel=1e-6)
+
+
+@pytest.mark.parametrize("matching", ["voronoi", "iou"])
+def test_a_gpu_is_waited_for_as_often_for_many_lesions_as_for_one(matching, monkeypatch):
+    monkeypatch.setattr(packed, "measure", dense.measure)
+    counts = []
+    for images, lesions_of_each in ((1, 1), (6, 9)):
+        target = torch.zeros(images, 1, 48, 48, dtype=torch.bool)
+        for n in range(lesions_of_each):
+            target[..., 16 * (n // 3) + 4 : 16 * (n // 3) + 9, 16 * (n % 3) + 4 : 16 * (n % 3) + 9] = True
+        with Waits() as waits:
+            result = lesion_metrics(target.roll(1, -1), target, matching=matching)
+        assert result.found.tolist() == [[lesions_of_each]] * images
+        counts.append(waits.count)
+    assert 0 < counts[0] == counts[1] < 20
+
+
+def test_lesions_are_measured_in_parts_where_they_are_many(monkeypatch):
+    pred, target = lesions((40, 50), 4)
+    expected = ours(pred, target)
+    monkeypatch.setattr(components, "_VOXELS", 300)
+    result = ours(pred, target)
+    assert [x.values for x in result.lesions] == [x.values for x in expected.lesions]
+
+
+def test_missed_lesions_as_an_error():
+    target = torch.zeros(1, 2, 9, 9)
+    target[0, 1, 1:3, 1:3] = target[0, 1, 5:8, 5:8] = target[0, 0, 2, 2] = 1
+    pred = target.clone()
+    assert lesion_metrics(pred, target, on_empty="error")["dice"].tolist() == [[1, 1]]
+    pred[0, 1, 5:8, 5:8] = 0
+    with pytest.raises(ValueError, match=r"on_empty: .* got none for lesion 2 of image \(0, 1\)"):
+        lesion_metrics(pred, target, on_empty="error")
+
+
 @pytest.mark.parametrize("matching", ["voronoi", "iou"])
 def test_empty_masks(matching):
     nothing, one = np.zeros((2, 9, 9), bool)
@@ -231,5 +303,3 @@ def test_connectivity_and_label_maps():
 def test_bad_input(options, error, message):
     with pytest.raises(error, match=message):
         lesion_metrics(torch.zeros(1, 1, 4, 4), torch.zeros(1, 1, 4, 4), **options)
-    with pytest.raises(NotImplementedError, match="pred: expected a tensor on a CPU"):
-        lesion_metrics(torch.zeros(4, 4, device="meta"), torch.zeros(4, 4, device="meta"))

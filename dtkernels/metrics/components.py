@@ -17,6 +17,12 @@ panoptica across faces or corners as the backend that it chooses by size does; h
 panoptica's HD and HD95 are those of ``definition="medpy"``; its NSD averages the two surfaces' shares, which no
 definition here does.
 
+All images and lesions are measured at once, on the device where they are. The voxels of a lesion and of its
+partner go into a box of their own; boxes are rounded up to a few shapes, and those of one shape are one batch for
+:func:`.surface_metrics`. What lesions there are depends on the data, so a GPU is waited for: for the number of
+components, for their voxels, for what overlaps, for the boxes and for the list of lesions, as often for one lesion
+as for a thousand of its size.
+
 References:
     Jaus et al., Every Component Counts: Rethinking the Measure of Success for Medical Semantic Segmentation in
     Multi-Instance Segmentation Tasks, AAAI 2025 (arXiv:2410.18684).
@@ -39,8 +45,8 @@ from torch import Tensor
 
 from .. import arguments, functional
 from ..arguments import SpacingLike
-from . import masks
-from .packed import cropped
+from . import masks, packed
+from .masks import Pair
 from .surface import surface_metrics
 
 Array = NDArray[Any]
@@ -113,7 +119,7 @@ def lesion_metrics(
     With Voronoi cells the same formulas count lesions that are touched, missed and spurious components.
 
     Args:
-        pred: as in :func:`.surface_metrics`, on a CPU.
+        pred: as in :func:`.surface_metrics`.
         target: as in :func:`.surface_metrics`.
         spacing: as in :func:`.surface_metrics`; also of the Voronoi cells (MONAI: 1).
         matching: ``"voronoi"`` or ``"iou"``, see the table of this module.
@@ -134,7 +140,7 @@ def lesion_metrics(
 
     Raises:
         TypeError, ValueError: as :func:`.surface_metrics`; ``threshold`` is not from 0 to 1.
-        NotImplementedError: tensors that are not on a CPU, where components cannot be numbered yet.
+        RuntimeError: no backend numbers components on the device of the masks.
 
     >>> import torch
     >>> target = torch.zeros(1, 1, 12, 12)
@@ -150,138 +156,299 @@ def lesion_metrics(
     if not 0 <= threshold <= 1:
         raise ValueError(f"threshold: expected a number from 0 to 1, got {threshold!r}")
     images = masks.pair(pred, target, spatial_dims, num_classes, include_background)
-    if pred.device.type != "cpu":
-        raise NotImplementedError(f"pred: expected a tensor on a CPU to number its components, got {pred.device}")
     dims = images.dims
     rows = masks.host_or_rows(spacing, images)
     connectivity = arguments.check_connectivity(dims if connectivity is None else connectivity, dims)
-    options: dict[str, Any] = {
-        "definition": definition, "percentiles": percentiles, "tolerances": tolerances, "spatial_dims": dims,
-        "on_empty": on_empty,
-    }  # fmt: skip
-    names = _names(options)
+    names = _names(definition, percentiles, tolerances, on_empty, dims)
     samples, classes = images.pred.shape[:2]
-    counts = torch.zeros(3, samples, classes, dtype=torch.int64)
-    means = torch.full((len(names) + 3, samples, classes), math.nan, dtype=torch.float64)
-    lesions: list[Lesion] = []
-    for b in range(samples):
-        row = rows[b].tolist() if isinstance(rows, Tensor) else rows
-        if on_empty == "diagonal":
-            sides = zip(images.spatial, row or [1.0] * dims, strict=True)
-            options["on_empty"] = math.hypot(*(n * s for n, s in sides))
-        for k in range(classes):
-            # nothing outside the box around both has a part in cells or components
-            p, t = map(torch.from_numpy, cropped([(m.name, m.stored(b, k)) for m in (images.pred, images.target)]))
-            parts = (_cells if matching == "voronoi" else _overlapping)(p, t, row, connectivity, threshold)
-            values = _measure(parts, row, names, options)
-            at = np.unravel_index(b * classes + k, images.lead) if images.lead else ()
-            for label, (size, matched) in enumerate(zip(parts.sizes, parts.matched, strict=True), 1):
-                lesions.append(Lesion(tuple(map(int, at)), label, size, matched, values.get(label, {})))
-            found, spurious = sum(parts.matched), parts.spurious
-            missed = len(parts.matched) - found
-            counts[:, b, k] = torch.tensor([found, missed, spurious])
-            if values:
-                every = torch.tensor([list(v.values()) for v in values.values()], dtype=torch.float64)
-                means[: len(names), b, k] = every.mean(0)
-            if found + missed + spurious:
-                quality = found / (found + missed / 2 + spurious / 2)
-                iou = [values[label]["iou"] for label, m in enumerate(parts.matched, 1) if m]
-                segmentation = sum(iou) / len(iou) if iou else math.nan
-                means[len(names) :, b, k] = torch.tensor(
-                    [quality, segmentation, quality * segmentation if iou else 0.0], dtype=torch.float64
-                )
-    found_, missed_, spurious_ = (c.reshape(images.lead) for c in counts)
+    if isinstance(rows, Tensor):
+        rows = rows.repeat_interleave(classes, 0)  # one per image
+    number = samples * classes
+
+    found = _paired(*_foreground(images), matching, rows, connectivity, threshold)
+    values = found.overlap.new_full((len(names), len(found.image)), math.nan)
+    values[:2] = found.overlap
+    for some, p, t in _crops(found, dims):
+        at = found.image[some]
+        measured = surface_metrics(
+            p, t, rows[at] if isinstance(rows, Tensor) else rows, definition=definition, percentiles=percentiles,
+            tolerances=tolerances, spatial_dims=dims,
+        )  # fmt: skip
+        values[2:, some] = torch.stack([measured[name] for name in names[2:]]).double()
+    lengths = slice(2, sum(not name.startswith("nsd") for name in names))  # after Dice and IoU
+    missing = _missing(found, on_empty, images, rows)
+    values[lengths] = torch.where(found.alone, missing, values[lengths])
+
+    def total(x: Tensor, of: Tensor) -> Tensor:
+        """Sums over the lesions of each image."""
+        return _sums(x, torch.where(of, found.image, -1), number)
+
+    every = torch.ones_like(found.matched)
+    each = found.measured.double()
+    means = total(values.T, found.measured) / total(each, every)[:, None]
+    hits, lesions = total(found.matched.double(), every), total(each.new_ones(len(each)), every)
+    spurious = found.spurious
+    quality = hits / (hits + (lesions - hits) / 2 + spurious / 2)
+    segmentation = total(values[1], found.matched) / hits
+    product = torch.where(hits > 0, quality * segmentation, 0 * quality)
+    table = torch.cat([means.T, torch.stack([quality, segmentation, product])]).float()
+    counts = [x.long().reshape(images.lead) for x in (hits, lesions - hits, spurious)]
     return LesionMetrics(
-        {name: m.float().reshape(images.lead) for name, m in zip((*names, "rq", "sq", "pq"), means, strict=True)},
-        found_, missed_, spurious_, lesions,
+        {n: m.reshape(images.lead) for n, m in zip((*names, "rq", "sq", "pq"), table, strict=True)},
+        counts[0], counts[1], counts[2], _listed(found, values, names, images.lead),
     )  # fmt: skip
 
 
-class _Parts(NamedTuple):
-    """Label maps in which a lesion and its partner have one number."""
+class _Components(NamedTuple):
+    """Connected components of a batch of images, numbered from 0 through all of them."""
 
-    pred: Array  # 0 where nothing is anybody's partner
-    target: Array
-    sizes: list[int]  # voxels of each lesion
-    matched: list[bool]
-    measured: list[int]  # lesions that have values
-    spurious: int
+    labels: Tensor  # int32, of the flattened batch: as :func:`dtkernels.label` counts, image by image
+    first: Tensor  # int64 (images): number of the first component of each
+    image: Tensor  # int64 (components)
+    voxels: Tensor  # int64 (voxels, 1 + dims): image and place of the foreground
+    at: Tensor  # int64 (voxels): the same as positions in the flattened batch
 
-
-def _cells(
-    pred: Tensor, target: Tensor, spacing: list[float] | None, connectivity: int, threshold: float
-) -> _Parts:
-    """Everything predicted belongs to the lesion that is nearest."""
-    del threshold
-    dims = target.ndim
-    labels, number = functional.label(target, connectivity=connectivity, spatial_dims=dims)
-    count = int(number)
-    predicted, number = functional.label(pred, connectivity=connectivity, spatial_dims=dims)
-    touching = torch.unique(predicted[target & pred])
-    spurious = int(number) - len(touching)
-    owned = torch.zeros_like(labels)
-    if count:
-        _, index = functional.nearest(~target, spacing, spatial_dims=dims)
-        owned = torch.where(pred, labels.flatten()[index.flatten()].reshape(labels.shape), 0)
-    hit = np.bincount(labels[target & pred].numpy(), minlength=count + 1)[1:] > 0
-    sizes = np.bincount(labels.numpy().ravel(), minlength=count + 1)[1:]
-    return _Parts(owned.numpy(), labels.numpy(), sizes.tolist(), hit.tolist(), list(range(1, count + 1)), spurious)
+    def there(self, at: Tensor, image: Tensor) -> Tensor:
+        """Which component has the voxels at these positions of these images; -1: none."""
+        label = self.labels[at].long()
+        return torch.where(label > 0, label - 1 + self.first[image], -1)
 
 
-def _overlapping(
-    pred: Tensor, target: Tensor, spacing: list[float] | None, connectivity: int, threshold: float
-) -> _Parts:
-    """One predicted component at most for a lesion, the greatest IoU first."""
-    del spacing
-    found = [functional.label(x, connectivity=connectivity, spatial_dims=x.ndim) for x in (target, pred)]
-    (labels, n), (predicted, m) = ((x.numpy(), int(count)) for x, count in found)
-    sizes, others = (np.bincount(x.ravel(), minlength=c + 1) for x, c in ((labels, n), (predicted, m)))
-    both = (labels > 0) & (predicted > 0)
-    pairs, shared = np.unique(labels[both].astype(np.int64) * (m + 1) + predicted[both], return_counts=True)
-    lesion, other = np.divmod(pairs, m + 1)
-    iou = shared / (sizes[lesion] + others[other] - shared)
-    partner = np.zeros(n + 1, np.int64)  # lesion -> predicted component
-    number = np.zeros(m + 1, np.int32)  # and back
-    for k in np.argsort(-iou, kind="stable"):
-        if iou[k] >= threshold and not partner[lesion[k]] and not number[other[k]]:
-            partner[lesion[k]], number[other[k]] = other[k], lesion[k]
-    matched = (partner[1:] > 0).tolist()
-    pairs_of = [label for label, has in enumerate(matched, 1) if has]
-    return _Parts(number[predicted], labels, sizes[1:].tolist(), matched, pairs_of, m - len(pairs_of))
+class _Paired(NamedTuple):
+    """All lesions of a batch and what was found of them; voxels as (which lesion, where)."""
+
+    image: Tensor  # int64 (lesions): image in the batch
+    label: Tensor  # int64: number of the lesion in its image
+    size: Tensor  # int64: voxels
+    matched: Tensor  # bool
+    measured: Tensor  # bool: what has values
+    alone: Tensor  # bool: measured, and nothing was predicted there
+    overlap: Tensor  # float64 (2, lesions): Dice and IoU
+    spurious: Tensor  # int64 (images): predicted components that are no lesion
+    target: tuple[Tensor, Tensor]  # int64 (voxels), (voxels, dims)
+    pred: tuple[Tensor, Tensor]  # those of a lesion's partner; -1 belongs to nobody
 
 
-def _measure(
-    parts: _Parts, spacing: list[float] | None, names: tuple[str, ...], options: dict[str, Any]
-) -> dict[int, dict[str, float]]:
-    """Values of each lesion, within the box around it and its partner."""
-    boxes = _boxes([parts.pred, parts.target], len(parts.sizes))
-    result = {}
-    for label in parts.measured:
-        p, t = (x[boxes[label]] == label for x in (parts.pred, parts.target))
-        surface = surface_metrics(torch.from_numpy(p), torch.from_numpy(t), spacing, **options)
-        both, size = np.count_nonzero(p & t), np.count_nonzero(p) + np.count_nonzero(t)
-        overlap = {"dice": 2 * both / size, "iou": both / (size - both)}
-        result[label] = {name: float(overlap[name] if name in overlap else surface[name]) for name in names}
-    return result
+def _foreground(images: Pair) -> tuple[Tensor, Tensor]:
+    """Both masks, bool ``(images, *spatial)``; on a CPU within the box around everything."""
+    pred, target = (m.all().flatten(0, 1) for m in (images.pred, images.target))
+    if pred.device.type == "cpu" and pred.numel():
+        box = packed.box((pred | target).any(0).numpy())
+        within = (slice(None), *(slice(*side) for side in box or [(0, 1)] * images.dims))
+        pred, target = pred[within], target[within]
+    return pred, target
 
 
-def _boxes(maps: list[Array], count: int) -> list[tuple[slice, ...]]:
-    """By label, the box around it in all of the maps."""
-    dims = maps[0].ndim
-    low, high = np.full((dims, count + 1), np.iinfo(np.int64).max), np.zeros((dims, count + 1), np.int64)
-    for x in maps:
-        where = x.nonzero()
-        labels = x[where]
-        for k, at in enumerate(where):
-            np.minimum.at(low[k], labels, at)
-            np.maximum.at(high[k], labels, at + 1)
+def _components(mask: Tensor, connectivity: int) -> _Components:
+    images, dims = mask.shape[0], mask.ndim - 1
+    labels, count = functional.label(mask, connectivity=connectivity, spatial_dims=dims)
+    count = count.long()
+    image = torch.arange(images, device=mask.device).repeat_interleave(count)
+    voxels = mask.nonzero()
+    at = voxels[:, 0]
+    for axis, side in enumerate(mask.shape[1:], 1):
+        at = at * side + voxels[:, axis]
+    return _Components(labels.flatten(), count.cumsum(0) - count, image, voxels, at)
+
+
+def _paired(
+    pred: Tensor,
+    target: Tensor,
+    matching: str,
+    spacing: list[float] | Tensor | None,
+    connectivity: int,
+    threshold: float,
+) -> _Paired:
+    lesions, others = _components(target, connectivity), _components(pred, connectivity)
+    number = len(lesions.image)
+    of_target, of_pred = (x.there(x.at, x.voxels[:, 0]) for x in (lesions, others))
+    here = lesions.there(others.at, others.voxels[:, 0])  # the lesion under each predicted voxel
+    size = _sums(torch.ones_like(of_target), of_target, number)
+    if matching == "voronoi":
+        owner = _nearest_lesion(lesions, target, spacing, others)
+        touches = _sums((here >= 0).long(), of_pred, len(others.image)) > 0
+    else:
+        partner = _one_to_one(here, of_pred, size, len(others.image), threshold)
+        owner, touches = partner[of_pred], partner >= 0
+    both = _sums((owner == here).long(), owner, number)
+    predicted = _sums(torch.ones_like(owner), owner, number)
+    union = size + predicted - both
+    matched = both > 0
+    measured = torch.ones_like(matched) if matching == "voronoi" else matched
+    spurious = _sums((~touches).long(), others.image, len(pred))
+    return _Paired(
+        image=lesions.image,
+        label=torch.arange(number, device=size.device) - lesions.first[lesions.image] + 1,
+        size=size,
+        matched=matched,
+        measured=measured,
+        alone=measured & (predicted == 0),
+        overlap=torch.stack([2 * both.double() / (union + both), both.double() / union]),
+        spurious=spurious,
+        target=(of_target, lesions.voxels[:, 1:]),
+        pred=(owner, others.voxels[:, 1:]),
+    )
+
+
+def _nearest_lesion(
+    lesions: _Components, target: Tensor, spacing: list[float] | Tensor | None, others: _Components
+) -> Tensor:
+    """Everything predicted belongs to the lesion that is nearest; -1 where the image has none."""
+    if not len(others.at):
+        return others.at
+    _, index = functional.nearest(~target, spacing, spatial_dims=target.ndim - 1)
+    site, image = index.flatten()[others.at], others.voxels[:, 0]
+    return torch.where(site < 0, -1, lesions.there(image * target[0].numel() + site.clamp(min=0), image))
+
+
+def _one_to_one(here: Tensor, of_pred: Tensor, size: Tensor, others: int, threshold: float) -> Tensor:
+    """The lesion of each predicted component, one component at most for a lesion, the greatest IoU first.
+
+    A pair that is the best of those left for its lesion and for its component is one that goes through the pairs
+    from the greatest IoU down would take as well, so all such pairs are taken at a time. They are few, and
+    settled on the host.
+    """
+    both = here >= 0
+    pairs, shared = torch.unique(here[both] * others + of_pred[both], return_counts=True)
+    lesion, other = pairs // max(others, 1), pairs % max(others, 1)
+    sizes = _sums(torch.ones_like(of_pred), of_pred, others)
+    iou = shared / (size[lesion] + sizes[other] - shared).double()
+    order = iou.argsort(descending=True, stable=True)
+    of, to, score = (x[order].cpu().numpy() for x in (lesion, other, iou))
+    of, to = of[score >= threshold], to[score >= threshold]
+    partner = np.full(others, -1)
+    while len(of):
+        firsts = [np.isin(np.arange(len(x)), np.unique(x, return_index=True)[1]) for x in (of, to)]
+        taken = firsts[0] & firsts[1]
+        partner[to[taken]] = of[taken]
+        left = ~(np.isin(of, of[taken]) | np.isin(to, to[taken]))
+        of, to = of[left], to[left]
+    return torch.from_numpy(partner).to(here.device)
+
+
+# Boxes hold so many voxels at a time, a box that is larger on its own.
+_VOXELS = 1 << 24
+
+
+def _crops(found: _Paired, dims: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Lesions by number, and the boxes around each and its partner, bool ``(n, *box)`` of both masks."""
+    number, device = len(found.image), found.image.device
+    low = torch.full((number + 1, dims), 1 << 62, device=device)
+    high = torch.full((number + 1, dims), -1, device=device)
+    masks = [(torch.where(of < 0, number, of), at) for of, at in (found.pred, found.target)]
+    for of, at in masks:
+        rows = of[:, None].expand(-1, dims)
+        low.scatter_reduce_(0, rows, at, "amin")
+        high.scatter_reduce_(0, rows, at, "amax")
+    asked = found.measured.nonzero().squeeze(1)
+    sides: Array = (high[asked] + 1 - low[asked]).cpu().numpy()
+    for batch in _batches(_rounded(sides)):
+        # where the box of each lesion begins in one buffer, and how far its rows and planes are apart
+        begin, strides = np.full(len(sides), -1), np.zeros((len(sides), dims), np.int64)
+        end = 0
+        for members, shape in batch:
+            voxels = math.prod(shape)
+            begin[members] = end + voxels * np.arange(len(members))
+            strides[members] = [math.prod(shape[k + 1 :]) for k in range(dims)]
+            end += voxels * len(members)
+        begins = torch.full((number + 1,), -1, device=device)
+        steps = torch.zeros((number + 1, dims), dtype=torch.int64, device=device)
+        begins[asked], steps[asked] = torch.from_numpy(begin).to(device), torch.from_numpy(strides).to(device)
+        boxes = torch.zeros(2, end + 1, dtype=torch.bool, device=device)  # the last is for all other voxels
+        for box, (of, at) in zip(boxes, masks, strict=True):
+            start = begins[of]
+            position = start + ((at - low[of]) * steps[of]).sum(1)
+            box[torch.where(start < 0, end, position)] = True
+        for members, shape in batch:
+            some = slice(int(begin[members[0]]), int(begin[members[-1]]) + math.prod(shape))
+            p, t = (box[some].reshape(len(members), *shape) for box in boxes)
+            yield asked[torch.from_numpy(members).to(device)], p, t
+
+
+def _batches(shapes: Array) -> Iterator[list[tuple[Array, tuple[int, ...]]]]:
+    """Lesions of one shape together, as many as there is room for."""
+    kinds, kind_of = np.unique(shapes, axis=0, return_inverse=True)
+    batch: list[tuple[Array, tuple[int, ...]]] = []
+    room = _VOXELS
+    for k, shape in enumerate(kinds.tolist()):
+        members = np.flatnonzero(kind_of.reshape(-1) == k)
+        step = max(1, _VOXELS // math.prod(shape))
+        for some in (members[n : n + step] for n in range(0, len(members), step)):
+            if batch and len(some) * math.prod(shape) > room:
+                yield batch
+                batch, room = [], _VOXELS
+            batch.append((some, tuple(shape)))
+            room -= len(some) * math.prod(shape)
+    if batch:
+        yield batch
+
+
+def _rounded(sides: Array) -> Array:
+    """Two sizes per octave from 8 on, multiples of 4 below: few shapes, and boxes little larger than need be.
+
+    >>> _rounded(np.array([1, 4, 5, 9, 13, 17, 25, 40, 64])).tolist()
+    [4, 4, 8, 12, 16, 24, 32, 48, 64]
+    """
+    step = 2 ** np.maximum(2, np.ceil(np.log2(sides)).astype(np.int64) - 2)
+    rounded: Array = -(-sides // step) * step
+    return rounded
+
+
+def _missing(found: _Paired, on_empty: str | float, images: Pair, spacing: list[float] | Tensor | None) -> Tensor:
+    """Distances of lesions in whose cell nothing is predicted."""
+    if on_empty == "error":
+        lost = found.alone.nonzero().flatten().tolist()
+        if lost:
+            raise ValueError(
+                "on_empty: expected a prediction for every lesion with on_empty='error', got none for lesion "
+                f"{int(found.label[lost[0]])} of image {_position(int(found.image[lost[0]]), images.lead)}"
+                + (f" and {len(lost) - 1} more" if len(lost) > 1 else "")
+            )
+    if on_empty != "diagonal":
+        number = math.inf if on_empty == "error" else float(on_empty)
+        return torch.full((), number, dtype=torch.float64, device=found.image.device)
+    sides = torch.tensor(images.spatial, dtype=torch.float64)
+    if isinstance(spacing, Tensor):
+        diagonals: Tensor = (spacing * sides.to(spacing.device)).norm(dim=1)
+        return diagonals[found.image]
+    diagonal: Tensor = (sides * torch.tensor(spacing or 1.0)).norm()
+    return diagonal.to(found.image.device)
+
+
+def _listed(found: _Paired, values: Tensor, names: tuple[str, ...], lead: tuple[int, ...]) -> list[Lesion]:
+    """Lesions as records on the host."""
+    numbers = torch.stack([found.image, found.label, found.size, found.matched, found.measured]).T.tolist()
     return [
-        tuple(slice(int(a), int(b)) for a, b in zip(low[:, n], high[:, n], strict=True)) for n in range(count + 1)
-    ]
+        Lesion(
+            _position(image, lead), label, size, bool(matched),
+            dict(zip(names, row, strict=True)) if measured else {},
+        )
+        for (image, label, size, matched, measured), row in zip(numbers, values.T.tolist(), strict=True)
+    ]  # fmt: skip
 
 
-def _names(options: dict[str, Any]) -> tuple[str, ...]:
+def _position(image: int, lead: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(map(int, np.unravel_index(image, lead))) if lead else ()
+
+
+def _sums(values: Tensor, at: Tensor, number: int) -> Tensor:
+    """Sums of the rows of ``values`` by what they belong to, ``number`` of them; -1 belongs to nobody."""
+    result = values.new_zeros(number + 1, *values.shape[1:])
+    return result.index_add_(0, torch.where(at < 0, number, at), values)[:-1]
+
+
+def _names(
+    definition: str,
+    percentiles: float | Sequence[float],
+    tolerances: float | Sequence[float],
+    on_empty: str | float,
+    dims: int,
+) -> tuple[str, ...]:
     """What is measured of a lesion; refuses options that cannot be right before any work."""
-    nothing = torch.zeros((2,) * options["spatial_dims"])
-    lenient = {**options, "on_empty": "inf"} if options["on_empty"] == "error" else options
-    return ("dice", "iou", *surface_metrics(nothing, nothing, **lenient))
+    nothing = torch.zeros((2,) * dims)
+    lenient = "inf" if on_empty == "error" else on_empty
+    found = surface_metrics(
+        nothing, nothing, definition=definition, percentiles=percentiles, tolerances=tolerances,
+        on_empty=lenient, spatial_dims=dims,
+    )  # fmt: skip
+    return ("dice", "iou", *found)

@@ -175,10 +175,10 @@ def cropped(stored: list[tuple[str, Tensor]]) -> list[Array]:
 
     The box is found in the memory as it is, read once: only what is in it is looked at as numbers.
     """
-    boxes = [_box(_bits(mask)) for _, mask in stored]
-    found = [box for box in boxes if box is not None]
+    boxes = [box(_bits(mask)) for _, mask in stored]
+    found = [b for b in boxes if b is not None]
     hull = tuple(
-        slice(min(box[k][0] for box in found), max(box[k][1] for box in found)) if found else slice(0, 0)
+        slice(min(b[k][0] for b in found), max(b[k][1] for b in found)) if found else slice(0, 0)
         for k in range(stored[0][1].ndim)
     )
     return [masks.binary(name, mask[hull]).numpy() for name, mask in stored]
@@ -191,17 +191,17 @@ def _bits(mask: Tensor) -> Array:
     return bits
 
 
-def _box(bits: Array) -> list[tuple[int, int]] | None:
+def box(bits: Array) -> list[tuple[int, int]] | None:
     """First and one past the last index of what is not 0 along each axis; None where all is."""
-    box: list[tuple[int, int]] = []
+    sides: list[tuple[int, int]] = []
     while True:
         first = _first(bits)
         if first is None:
             return None
-        box.append((first, len(bits) - (_first(bits[::-1]) or 0)))
+        sides.append((first, len(bits) - (_first(bits[::-1]) or 0)))
         if bits.ndim == 1:
-            return box
-        bits = np.bitwise_or.reduce(bits[slice(*box[-1])], axis=0)
+            return sides
+        bits = np.bitwise_or.reduce(bits[slice(*sides[-1])], axis=0)
 
 
 def _first(bits: Array) -> int | None:
@@ -226,19 +226,19 @@ def _elements(
     limit: float | None = None,
 ) -> Elements:
     """Both surfaces of every pair, each with its distances to the other, if need be up to a limit only."""
-    pairs, *box = inside[0].shape
-    steps = _ball(limit, tuple(spacing or [1.0] * len(box))) if limit is not None else None
+    pairs, *sides = inside[0].shape
+    steps = _ball(limit, tuple(spacing or [1.0] * len(sides))) if limit is not None else None
     # zeros at the end of each axis: as many as a step is long, after the corners of the last voxels
-    reach = [1] * len(box) if steps is None else [max(1, int(n)) for n in steps.at.max(0)]
+    reach = [1] * len(sides) if steps is None else [max(1, int(n)) for n in steps.at.max(0)]
     corners = int(sizes is not None and steps is not None)
-    shape = tuple(n + zeros + corners for n, zeros in zip(box, reach, strict=True))
+    shape = tuple(n + zeros + corners for n, zeros in zip(sides, reach, strict=True))
     strides = [math.prod(shape[k + 1 :]) for k in range(len(shape))]
     count, margin = math.prod(shape), sum(strides)
     total = 2 * pairs * count
     padded = np.zeros(margin + total + margin, np.uint8)
     for i, mask in enumerate(inside):
         into = padded[margin : margin + total].reshape(pairs, 2, *shape)[:, i]
-        into[(slice(None), *(slice(n) for n in box))] = mask
+        into[(slice(None), *(slice(n) for n in sides))] = mask
     elsewhere: Array = np.empty(total, np.bool_)
     if sizes is None:
         around = [sum(map(operator.mul, s, strides)) for s in neighbours(len(shape), definition.connectivity)]
