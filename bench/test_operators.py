@@ -1,7 +1,7 @@
 """Single operators under pytest-benchmark: ``pytest bench/test_operators.py`` (or ``make bench-operators``).
 
 For comparing one version with the next on one machine: ``--benchmark-autosave``, then ``--benchmark-compare``.
-Peers are in bench.cpu and bench.cuda. One thread; ``--benchmark-disable`` runs everything once, untimed.
+Peers are in ``python -m bench`` and bench.cuda. One thread; ``--benchmark-disable`` runs everything once, untimed.
 """
 
 from __future__ import annotations

@@ -94,7 +94,17 @@ def test_a_peer_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) 
     assert "SimpleITK is absent" in runner.line(row)
 
 
-def test_a_requirement_is_held(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_entries_of_a_gpu() -> None:
+    """They have the GPU's libraries beside them, and no requirement that was made for a CPU."""
+    moved = [entry.on("cuda") for entry in ENTRIES]
+    assert len({*(e.name for e in moved), *(e.name for e in ENTRIES)}) == 2 * len(ENTRIES)
+    assert all({"CuPy", "cuCIM"} <= {*e.peers} for e in moved if e.operator in ("edt", "sdf"))
+    assert not any(e.required for e in moved)
+    with pytest.raises(SystemExit):  # the committed results are a CPU's
+        runner.main(["--device", "cuda", "--save"])
+
+
+def test_a_requirement_is_held() -> None:
     entry = next(e for e in ENTRIES if "SciPy" in e.peers and e.operator == "edt")._replace(shape=(32, 32, 32))
     assert runner.run(entry._replace(required={"Sci*": 1e-6}), 2, 1.0)["holds"]
     row = runner.run(entry._replace(required={"Sci*": 1e9}), 2, 1.0)
