@@ -49,8 +49,10 @@ def side_by_side(
     """Median seconds per call; a contender that is fast is called many times within its turn.
 
     One that takes more than ``slow_seconds`` is measured twice, its first call included: nothing that happens once
-    matters beside that. ``first(name, result)`` gets what each contender's first call returned.
+    matters beside that. The first contender, whose time all ratios share, is warmed up and timed in every round
+    whatever it takes. ``first(name, result)`` gets what each contender's first call returned.
     """
+    limit = {name: slow_seconds if i else math.inf for i, name in enumerate(contenders)}
     calls = {}
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     for name, run in contenders.items():
@@ -62,7 +64,7 @@ def side_by_side(
             if first is not None and attempt == 0:
                 first(name, result)
             del result
-            if once > slow_seconds:
+            if once > limit[name]:
                 seconds[name].append(once)
                 break
         calls[name] = max(1, int(slice_seconds / max(once, 1e-7)))
@@ -71,7 +73,7 @@ def side_by_side(
     try:
         for _ in range(rounds):
             for name, run in contenders.items():
-                if len(seconds[name]) >= 2 and calls[name] * sum(seconds[name][:2]) > slow_seconds:
+                if len(seconds[name]) >= 2 and calls[name] * sum(seconds[name][:2]) > limit[name]:
                     continue
                 start = time.perf_counter()
                 for _ in range(calls[name]):
