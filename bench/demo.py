@@ -22,6 +22,7 @@ import torch
 
 import dtkernels as dtk
 from dtkernels import data
+from dtkernels.optional import MissingDependencyError
 
 from . import measure
 
@@ -52,7 +53,7 @@ def main(arguments: list[str] | None = None) -> int:
         console = Console(highlight=False, width=100)
     try:
         run(options, console)
-    except (DemoError, data.MissingDependencyError, OSError) as error:
+    except (DemoError, MissingDependencyError, OSError) as error:
         console.print("[bold red]error:[/] ", end="")
         console.print(str(error), markup=False, soft_wrap=True)
         return 1
@@ -113,7 +114,7 @@ def find_data(where: str | None, limit: int | None) -> data.Dataset:
         )
     try:
         return _limited(data.load_mni152(), limit)
-    except data.MissingDependencyError as error:
+    except MissingDependencyError as error:
         raise DemoError(f"no data: nothing under {data.data_home()}, and {error}; {remedy}") from error
 
 

@@ -312,6 +312,7 @@ def _download(destination: Path | None) -> None:
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
     from . import data
+    from .optional import MissingDependencyError
 
     console = Console(stderr=True)
     columns = (TextColumn(data.TASK), BarColumn(), DownloadColumn(), TransferSpeedColumn())
@@ -326,7 +327,7 @@ def _download(destination: Path | None) -> None:
                 destination,
                 progress=lambda done, total: bar.update(task, completed=done, total=total or None),
             )
-    except (data.DownloadError, data.MissingDependencyError) as error:
+    except (data.DownloadError, MissingDependencyError) as error:
         console.print(f"[red]error:[/] {error}", soft_wrap=True, highlight=False)
         raise typer.Exit(1) from None
     console.print(

@@ -20,8 +20,6 @@ MONAI, the template nilearn; each is imported where it is used.
 
 from __future__ import annotations
 
-import importlib
-import math
 import os
 import shutil
 import tempfile
@@ -35,6 +33,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from .optional import require
+from .volumes import NIFTI, VolumeError, read, stem
+
 TASK = "Task04_Hippocampus"
 
 # Folder names under which people keep it: the short one, and the one that the archive unpacks to.
@@ -42,8 +43,6 @@ _FOLDERS = ("hippocampus", TASK)
 
 # What the tasks' labels mean; other tasks get "class 1", "class 2", ...
 _CLASSES = {"hippocampus": ("background", "anterior", "posterior")}
-
-_SUFFIXES = (".nii", ".nii.gz")
 
 
 class Case(NamedTuple):
@@ -64,27 +63,8 @@ class Dataset(NamedTuple):
     cases: tuple[Case, ...]
 
 
-class MissingDependencyError(ImportError):
-    """A package that this needs is not installed; the message says which extra brings it."""
-
-
 class DownloadError(RuntimeError):
     """The data could not be fetched; the message says why and what to do instead."""
-
-
-def require(module: str, purpose: str, extra: str = "demo") -> Any:
-    """Import an optional package, or say which extra of dtkernels installs it.
-
-    >>> require("json", "reading settings").dumps(1)
-    '1'
-    """
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        package = module.split(".")[0]
-        raise MissingDependencyError(
-            f"{purpose} needs {package}, which cannot be imported here ({error}): pip install 'dtkernels[{extra}]'"
-        ) from error
 
 
 # ---- where the data is -------------------------------------------------------------------------------
@@ -115,23 +95,16 @@ def find_hippocampus(root: str | os.PathLike[str] | None = None) -> Path | None:
 
 
 def read_volume(path: str | os.PathLike[str]) -> tuple[NDArray[Any], tuple[float, float, float]]:
-    """Voxels and spacing (mm, in array order) of a 3-D NIfTI file, as stored: nothing is reoriented.
+    """Voxels and spacing of a 3-D NIfTI file, as :func:`dtkernels.volumes.read` finds them.
 
     Raises:
-        ValueError: not three-dimensional, or a header without a usable spacing.
+        VolumeError: a ValueError: as :func:`dtkernels.volumes.read`, or not three-dimensional.
         MissingDependencyError: nibabel is not installed.
     """
-    nibabel = require("nibabel", "reading NIfTI files")
-    file = nibabel.load(os.fspath(path))
-    voxels = np.asanyarray(file.dataobj)
-    if voxels.ndim == 4 and voxels.shape[3] == 1:
-        voxels = voxels[..., 0]
-    if voxels.ndim != 3:
-        raise ValueError(f"{path}: expected a 3-D volume, got shape {voxels.shape}")
-    zooms = [float(z) for z in file.header.get_zooms()[:3]]
-    if not all(math.isfinite(z) and z > 0 for z in zooms):
-        raise ValueError(f"{path}: expected a positive spacing in the header, got {zooms}")
-    return voxels, (zooms[0], zooms[1], zooms[2])
+    _, voxels, spacing, _ = read(path)
+    if spacing is None or voxels.ndim != 3:
+        raise VolumeError(f"{path}: expected a 3-D volume, got shape {voxels.shape}")
+    return voxels, (spacing[0], spacing[1], spacing[2])
 
 
 def read_case(image: str | os.PathLike[str], label: str | os.PathLike[str]) -> Case:
@@ -148,7 +121,7 @@ def read_case(image: str | os.PathLike[str], label: str | os.PathLike[str]) -> C
             f"{label}: expected whole numbers from 0 to 255, got values from {labels.min()} to {labels.max()}"
         )
     return Case(
-        _stem(Path(image)),
+        stem(Path(image)),
         torch.from_numpy(voxels.astype(np.float32)),
         torch.from_numpy(classes.astype(np.uint8)),
         spacing,
@@ -162,8 +135,8 @@ def decathlon_pairs(folder: str | os.PathLike[str]) -> list[tuple[Path, Path]]:
         FileNotFoundError: no pair under ``imagesTr`` and ``labelsTr``.
     """
     root = Path(folder)
-    labels = {_stem(path): path for path in _volumes(root / "labelsTr")}
-    pairs = [(path, labels[_stem(path)]) for path in _volumes(root / "imagesTr") if _stem(path) in labels]
+    labels = {stem(path): path for path in _volumes(root / "labelsTr")}
+    pairs = [(path, labels[stem(path)]) for path in _volumes(root / "imagesTr") if stem(path) in labels]
     if not pairs:
         raise FileNotFoundError(
             f"{root}: expected the Decathlon's layout, imagesTr/NAME.nii.gz beside labelsTr/NAME.nii.gz, "
@@ -204,12 +177,8 @@ def _volumes(folder: Path) -> Iterator[Path]:
     """NIfTI files by name. The Decathlon's archives carry hidden ``._`` files that only look like volumes."""
     if folder.is_dir():
         for path in sorted(folder.iterdir()):
-            if path.name.endswith(_SUFFIXES) and not path.name.startswith("."):
+            if path.name.endswith(NIFTI) and not path.name.startswith("."):
                 yield path
-
-
-def _stem(path: Path) -> str:
-    return path.name.removesuffix(".gz").removesuffix(".nii")
 
 
 def _class_names(name: str, cases: Sequence[Case]) -> tuple[str, ...]:

@@ -29,10 +29,10 @@ from numpy.typing import NDArray
 
 from . import metrics, volumes
 from .arguments import device_by_name
-from .data import MissingDependencyError
 from .metrics import Aggregate, Lesion
 from .metrics.components import MATCHINGS
 from .metrics.masks import choice, numbers_in
+from .optional import MissingDependencyError
 from .volumes import Volume, VolumeError
 
 Array = NDArray[Any]

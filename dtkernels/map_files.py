@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from . import maps
 from .arguments import device_by_name
-from .data import MissingDependencyError, require
 from .formula import Options, check
+from .optional import MissingDependencyError, require
 from .volumes import SUFFIXES, Volume, VolumeError, is_volume, read
 
 

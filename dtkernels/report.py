@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .data import MissingDependencyError
 from .evaluate import Case, Report, Settings, evaluate
+from .optional import MissingDependencyError
 from .volumes import VolumeError
 
 # What a table has room for; JSON and CSV have everything.

@@ -2,21 +2,27 @@
 
 NIfTI (``.nii``, ``.nii.gz``; needs nibabel) has both; NumPy's ``.npy`` has neither. Axes of a single voxel at the
 end of an array are dropped, so that a slice saved as a volume is an image.
+
+A NIfTI header states the spacing twice: as such (``pixdim``), and in the lengths of the columns of its affine, if
+it has one of its own (``sform_code`` above 0). Where the two differ, the affine holds, which is what puts the
+voxels in their place for whoever shows or resamples them, and a warning names both.
 """
 
 from __future__ import annotations
 
 import math
 import os
+import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .data import require
+from .optional import require
 
-SUFFIXES = (".nii.gz", ".nii", ".npy")
+NIFTI = (".nii.gz", ".nii")
+SUFFIXES = (*NIFTI, ".npy")
 
 
 class VolumeError(ValueError):
@@ -51,6 +57,9 @@ def is_volume(path: Path) -> bool:
 def read(path: str | os.PathLike[str]) -> Volume:
     """The voxels of a file as stored, nothing reoriented or converted.
 
+    Warns:
+        UserWarning: the header contradicts itself about the spacing.
+
     Raises:
         VolumeError: no such file, an unknown suffix, a damaged or truncated file, no numbers, a header without a
             usable spacing.
@@ -74,13 +83,29 @@ def read(path: str | os.PathLike[str]) -> Volume:
         image = nibabel.load(path)
         # unscaled integers stay integers
         voxels = np.asanyarray(image.dataobj)
-        zooms = tuple(float(z) for z in image.header.get_zooms())
-        return _checked(path, voxels, zooms, np.asarray(image.affine, np.float64))
+        affine = np.asarray(image.affine, np.float64)
+        return _checked(path, voxels, _spacing(path, image.header, affine), affine)
     except VolumeError:
         raise
     except Exception as error:  # nibabel, gzip, zlib and NumPy each have errors of their own
         detail = " ".join(str(error).split()) or "no further detail"
         raise VolumeError(f"{path}: cannot be read, {type(error).__name__}: {detail}") from error
+
+
+def _spacing(path: Path, header: Any, affine: NDArray[np.float64]) -> tuple[float, ...]:
+    """As stated where the affine agrees, which has roundings of its own; else the affine's."""
+    stated = tuple(float(z) for z in header.get_zooms())
+    if "sform_code" not in header or int(header["sform_code"]) <= 0:
+        return stated  # nibabel has made the affine of it
+    steps = tuple(float(s) for s in np.linalg.norm(affine[:3, :3], axis=0))
+    if np.allclose(stated[:3], steps[: len(stated)], rtol=1e-3, atol=0):
+        return stated
+    words = (" x ".join(f"{s:g}" for s in spacing[: len(stated)]) for spacing in (stated[:3], steps))
+    warnings.warn(
+        "{}: the header states a spacing of {}, but its affine steps {}, which is taken".format(path, *words),
+        stacklevel=4,
+    )
+    return steps + stated[3:]
 
 
 def _checked(

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from dtkernels import data
+from dtkernels.optional import MissingDependencyError, require
 
 nibabel = pytest.importorskip("nibabel")
 
@@ -135,9 +136,9 @@ def test_an_empty_folder_says_what_was_expected(tmp_path: Path) -> None:
 
 def test_a_missing_package_names_the_extra() -> None:
     with pytest.raises(
-        data.MissingDependencyError, match=r"opening needs no_such_package.*pip install 'dtkernels\[demo\]'"
+        MissingDependencyError, match=r"opening needs no_such_package.*pip install 'dtkernels\[demo\]'"
     ):
-        data.require("no_such_package.module", "opening")
+        require("no_such_package.module", "opening")
 
 
 @pytest.mark.skipif(

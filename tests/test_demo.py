@@ -27,6 +27,7 @@ if MISSING:
 from bench import demo, demo_timing, demo_training  # noqa: E402
 from dtkernels import data  # noqa: E402
 from dtkernels.losses import HausdorffDTLoss  # noqa: E402
+from dtkernels.optional import MissingDependencyError  # noqa: E402
 
 TINY = ["--steps", "2", "--batch", "1", "--minutes", "0.1", "--device", "cpu"]
 
@@ -176,7 +177,7 @@ def test_no_data_at_all_says_what_to_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def absent(**_: Any) -> None:
-        raise data.MissingDependencyError("the MNI152 template needs nilearn")
+        raise MissingDependencyError("the MNI152 template needs nilearn")
 
     monkeypatch.setenv("DTK_DATA", str(tmp_path))
     monkeypatch.setattr(data, "load_mni152", absent)

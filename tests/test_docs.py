@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import dtkernels
-from dtkernels.data import MissingDependencyError
+from dtkernels.optional import MissingDependencyError
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = Path(dtkernels.__file__).parent

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 
 import nibabel
@@ -38,7 +39,7 @@ def nifti(tmp_path: Path, labels: np.ndarray) -> Path:
     return path
 
 
-@pytest.mark.parametrize("name", ["ma_sdf11", "li_nidm", "half", "edt_diff"])
+@pytest.mark.parametrize("name", list(dtk.conventions()))
 def test_nifti_takes_the_spacing_and_keeps_the_affine(
     tmp_path: Path, nifti: Path, labels: np.ndarray, name: str
 ) -> None:
@@ -105,6 +106,27 @@ def test_a_slice_keeps_its_shape(tmp_path: Path) -> None:
     assert dtk_map(tmp_path / "a.nii", tmp_path / "b.nii", "-c", "edt_diff")[0] == 0
     want = dtk.sdf(torch.from_numpy(mask[..., 0]), (0.5, 2.0))
     np.testing.assert_array_equal(np.asarray(nibabel.load(tmp_path / "b.nii").dataobj)[..., 0], want.numpy())
+
+
+def test_an_affine_that_contradicts_the_spacing_holds(tmp_path: Path, labels: np.ndarray) -> None:
+    def write(name: str, code: int, zooms: tuple[float, ...]) -> Path:
+        image = nibabel.Nifti1Image(labels.astype(np.uint8), AFFINE)
+        image.header.set_sform(AFFINE, code)
+        image.header.set_qform(None if code else AFFINE, 0 if code else 1)
+        image.header.set_zooms(zooms)
+        nibabel.Nifti1Image(image.dataobj, None, image.header).to_filename(tmp_path / name)
+        return tmp_path / name
+
+    out = tmp_path / "map.npy"
+    source = torch.from_numpy(labels)
+    with pytest.warns(UserWarning, match=r"states a spacing of 1 x 1 x 1, but its affine steps 2 x 0\.5 x 1\.25"):
+        assert dtk_map(write("a.nii", 2, (1, 1, 1)), out, "-c", "edt_diff")[0] == 0
+    np.testing.assert_array_equal(np.load(out), dtk.sdf(source, SPACING).numpy())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for name, code, zooms in (("b.nii", 2, SPACING), ("c.nii", 0, (1, 3, 1))):  # no affine of its own
+            assert dtk_map(write(name, code, zooms), out, "-c", "edt_diff")[0] == 0
+            np.testing.assert_array_equal(np.load(out), dtk.sdf(source, zooms).numpy())
 
 
 def test_what_cannot_be_right_is_refused(tmp_path: Path, nifti: Path) -> None:

@@ -22,6 +22,7 @@ from monai.transforms import (
 from torch import Tensor
 
 from dtkernels import data
+from dtkernels.optional import MissingDependencyError
 
 from .settings import Settings
 
@@ -56,7 +57,7 @@ def load(folder: str | Path) -> data.Dataset:
     """Every labelled case; about a second for the hippocampus set."""
     try:
         return data.load_decathlon(folder)
-    except (FileNotFoundError, ValueError, data.MissingDependencyError) as error:
+    except (FileNotFoundError, ValueError, MissingDependencyError) as error:
         raise StudyError(str(error)) from error
 
 

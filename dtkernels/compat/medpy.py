@@ -29,10 +29,11 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from .. import arguments, data, functional
+from .. import arguments, functional
 from ..metrics import packed
 from ..metrics.definitions import DEFINITIONS
 from ..metrics.distances import by_name
+from ..optional import require
 
 __all__ = [
     "asd",
@@ -303,4 +304,4 @@ def _volumes(images: ArrayLike) -> Array:
 
 
 def _pearson(a: Array, b: Array) -> Any:
-    return data.require("scipy.stats", "the correlation of volumes", extra="scipy").pearsonr(a, b)
+    return require("scipy.stats", "the correlation of volumes", extra="scipy").pearsonr(a, b)

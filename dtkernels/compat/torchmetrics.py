@@ -30,16 +30,16 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from .. import data
 from ..arguments import SpacingLike
 from ..metrics import surface_metrics
 from ..metrics.masks import choice
+from ..optional import require
 
 __all__ = ["HausdorffDistance", "SurfaceMetric", "hausdorff_distance"]
 
 # No "from __future__ import annotations" here: people script their metrics, and TorchScript wants types.
 
-Metric: Any = data.require("torchmetrics", "dtkernels.compat.torchmetrics", extra="torchmetrics").Metric
+Metric: Any = require("torchmetrics", "dtkernels.compat.torchmetrics", extra="torchmetrics").Metric
 
 FORMATS = ("one-hot", "index", "mixed")
 

@@ -14,7 +14,7 @@ True
 It needs ``pip install 'dtkernels[dask]'``; nothing else of the package imports dask.
 """
 
-from ..data import require
+from ..optional import require
 
 require("dask.array", "chunked arrays", extra="dask")
 

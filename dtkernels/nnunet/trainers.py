@@ -21,8 +21,8 @@ from typing import Any, ClassVar
 
 import torch
 
-from ..data import MissingDependencyError
 from ..losses import BoundaryLoss, HausdorffDTLoss
+from ..optional import MissingDependencyError
 from ..schedules import CompoundLoss, IncreaseSchedule, RatioSchedule, Schedule
 from .loss import DeepSupervisionSafeLoss, reading_options
 
