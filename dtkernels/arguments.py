@@ -8,6 +8,7 @@ import struct
 from collections.abc import Mapping, Sequence, Set
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch.autograd import forward_ad
 
@@ -115,6 +116,8 @@ def operator_spacing(spacing: SpacingLike, spatial_dims: int) -> list[float] | t
             "spacing: expected a number, a sequence of numbers or a 2-D tensor (one row per sample), "
             f"got a {spacing.ndim}-D tensor; use spacing.tolist()"
         )
+    if isinstance(spacing, np.ndarray) and spacing.ndim == 0:
+        spacing = spacing[()]
     try:
         if isinstance(spacing, numbers.Real) and not isinstance(spacing, bool):
             return [float(spacing)] * spatial_dims
@@ -233,6 +236,8 @@ OUT_DTYPES = {
 # The largest finite distance that a type holds: no float16 is between 65504 and infinity, and 255 is the infinity
 # of bytes. The others reach as far as float32.
 _LARGEST = {torch.float16: 65504.0, torch.uint8: 254.0}
+_LONGEST = 1.8e19  # its square is nearly the largest float32
+_SAFE_SPACING = _LONGEST / (2 * MAX_SIDE)  # no volume is that long
 
 
 def check_out_dtype(out_dtype: torch.dtype | None, signed: bool) -> torch.dtype:
@@ -246,6 +251,23 @@ def check_out_dtype(out_dtype: torch.dtype | None, signed: bool) -> torch.dtype:
             f"out_dtype: expected a type {what}among {names}, got {str(out_dtype).removeprefix('torch.')}"
         )
     return out_dtype
+
+
+def check_squares_fit(sides: Sequence[int], spacing: Sequence[float] | torch.Tensor) -> None:
+    """The kernels hold squared distances as float32. Spacing on a GPU is not read: there they become infinite."""
+    if isinstance(spacing, torch.Tensor):
+        if spacing.device.type != "cpu" or not spacing.numel():
+            return
+        spacing = spacing.amax(0).tolist()
+    if max(spacing) <= _SAFE_SPACING:
+        return
+    # Beyond a closed border, background lies one step away from an axis of one voxel.
+    diagonal = math.hypot(*(s * max(n - 1, 1) for s, n in zip(spacing, sides, strict=True)))
+    if diagonal >= _LONGEST:
+        raise ValueError(
+            f"spacing: expected distances below {_LONGEST:g}, whose squares are float32, but the image's diagonal "
+            f"is {diagonal:g}"
+        )
 
 
 def check_distances_fit(

@@ -61,8 +61,9 @@ def edt(
     Raises:
         TypeError: ``mask`` is no tensor or of an unsupported dtype, ``spacing`` no number, or ``out_dtype`` unfit.
         ValueError: wrong rank, spacing of the wrong length or not positive and finite, unknown border or
-            backend, ``mask`` requires a gradient, a side above 32,768, an unfit ``out``, distances that may
-            overflow ``out_dtype`` (or cannot be bounded: float16 or uint8 with ``spacing`` in a GPU's memory).
+            backend, ``mask`` requires a gradient, a side above 32,768, an unfit ``out``, a diagonal of 1.8e19 and
+            more, whose square is no float32, distances that may overflow ``out_dtype`` (or cannot be bounded:
+            float16 or uint8 with ``spacing`` in a GPU's memory).
         RuntimeError: no backend can run on the mask's device.
 
     References:

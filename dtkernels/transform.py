@@ -125,6 +125,8 @@ def nearest(
     dims = arguments.resolve_spatial_dims(mask.ndim, spatial_dims)
     image, source = arguments.mask_layout(mask, dims, threshold)
     values, rows = spacing_of(spacing, dims, source, image.shape[0])
+    lengths = values.values[3 - dims :] if values.values is not None else rows[:, 3 - dims :]  # type: ignore[index]
+    arguments.check_squares_fit(mask.shape[mask.ndim - dims :], lengths)
     chosen = backends.choose(source.device, backend, "nearest")
     distance = torch.empty(mask.shape, dtype=torch.float32, device=source.device)
     index = torch.empty(mask.shape, dtype=torch.int64, device=source.device)
@@ -220,7 +222,9 @@ def run(
     chosen = backends.choose(source.device, backend)
     dtype = arguments.check_out_dtype(out_dtype, signed)
     lengths = values.values[3 - dims :] if values.values is not None else rows[:, 3 - dims :]  # type: ignore[index]
-    arguments.check_distances_fit(dtype, shape[len(shape) - dims :], lengths, squared=squared, closed=closed)
+    sides = shape[len(shape) - dims :]
+    arguments.check_squares_fit(sides, lengths)
+    arguments.check_distances_fit(dtype, sides, lengths, squared=squared, closed=closed)
     if out is None:
         out = torch.empty(shape, dtype=dtype, device=source.device)
     else:

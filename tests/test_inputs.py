@@ -153,6 +153,7 @@ def test_inputs_are_left_alone(backend: Backend) -> None:
         (np.array([2.0, 0.5]), (2.0, 0.5)), (np.array([2.0, 0.5], np.float32), (2.0, 0.5)),
         (np.array([3, 2]), (3.0, 2.0)), ([np.float32(0.5), 2], (0.5, 2.0)), (torch.Size([2, 3]), (2.0, 3.0)),
         ((1e-18, 1e-18), (1e-18, 1e-18)), ((1e18, 1e18), (1e18, 1e18)),
+        (np.array(0.5), (0.5, 0.5)), (np.array(2), (2.0, 2.0)), (np.array(0.5, np.float16), (0.5, 0.5)),
     ],
     ids=repr,
 )  # fmt: skip
@@ -163,6 +164,17 @@ def test_forms_of_spacing(backend: Backend, given: Any, same_as: tuple[float, fl
         result = backend.op(op)(x, given)
         assert torch.equal(result, backend.op(op)(x, same_as))
         oracle.assert_close(numpy(result), oracle.squared(op, mask, same_as), is_squared=False)
+
+
+def test_distances_whose_squares_are_no_float32_are_refused(backend: Backend) -> None:
+    for n, spacing in ((20, 1e18), (20, (1.0, 1e18)), (20, torch.tensor([[1.0, 1e18]], dtype=torch.float64))):
+        x = backend.put(np.eye(n, dtype=np.uint8)[:1])
+        for op in ("edt", "sdf"):
+            if isinstance(spacing, torch.Tensor) and x.device.type != "cpu":
+                continue  # whose values are not read
+            with pytest.raises(ValueError, match=r"distances below 1\.8e\+19.*diagonal is 1\.9"):
+                backend.op(op)(x, spacing)
+    assert backend.op("edt")(backend.put(np.array([[0] + [1] * 17])), (1.0, 1e18)).max() == np.float32(1.7e19)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64, torch.int32, torch.int64], ids=str)
