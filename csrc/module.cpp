@@ -72,6 +72,21 @@ void cpu_nearest(uintptr_t data, int dtype, const Axes& shape, const Axes& strid
   dtk::cpu::nearest(n);
 }
 
+void cpu_faces(uintptr_t maps, uintptr_t data, int dtype, const Axes& shape, const Axes& stride, int rule,
+               double threshold, int spatial_dims, uintptr_t spacing, int64_t spacing_rows, bool closed,
+               int threads) {
+  dtk::cpu::Faces f{};
+  f.maps = reinterpret_cast<float*>(maps);
+  f.image = make_image(data, dtype, shape, stride, rule, threshold);
+  f.spatial_dims = spatial_dims;
+  f.spacing = reinterpret_cast<const double*>(spacing);
+  f.spacing_rows = spacing_rows;
+  f.closed = closed;
+  f.threads = threads;
+  py::gil_scoped_release release;
+  dtk::cpu::faces(f);
+}
+
 void cpu_label(uintptr_t data, int dtype, const Axes& shape, const Axes& stride, int rule, double threshold,
                int connectivity, uintptr_t labels, uintptr_t count, int threads) {
   dtk::cpu::Label l{};
@@ -169,6 +184,7 @@ PYBIND11_MODULE(DTK_MODULE_NAME, m) {
   m.def("cpu_instruction_set", &dtk::cpu::instruction_set);
   m.def("cpu_transform", &cpu_transform);
   m.def("cpu_nearest", &cpu_nearest);
+  m.def("cpu_faces", &cpu_faces);
   m.def("cpu_label", &cpu_label);
   m.def("cpu_envelope", &cpu_envelope);
   m.def("cpu_scatter", &cpu_scatter);

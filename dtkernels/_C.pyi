@@ -34,6 +34,20 @@ def cpu_nearest(
     index: int,
     threads: int,
 ) -> None: ...
+def cpu_faces(
+    maps: int,
+    data: int,
+    dtype: int,
+    shape: tuple[int, ...],
+    stride: tuple[int, ...],
+    rule: int,
+    threshold: float,
+    spatial_dims: int,
+    spacing: int,
+    spacing_rows: int,
+    closed: bool,
+    threads: int,
+) -> None: ...
 def cpu_label(
     data: int,
     dtype: int,

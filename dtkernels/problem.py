@@ -129,6 +129,20 @@ class ContourProblem(NamedTuple):
     out: int  # uint8: 0 on the contour, 1 elsewhere
 
 
+class FacesProblem(NamedTuple):
+    """Signed distances of every image of a batch, to be moved by half a spacing towards 0 in place.
+
+    It is the spacing of the axis along which the nearest voxel of the other side is the most voxels away; of
+    several such axes, the narrowest.
+    """
+
+    maps: int  # float32, contiguous, negative inside
+    image: Image  # the masks that the maps are of
+    spatial_dims: int
+    spacing: Spacing
+    closed: bool  # beyond the image is background
+
+
 class NearestProblem(NamedTuple):
     """Distance to the nearest background voxel and its position within (z, y, x), of every image of a batch."""
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from . import arguments, backends, transform
 from .formula import Formula, Options, Side, Vector, check, formula
-from .problem import ContourProblem, Inside, RemapProblem, Rule
+from .problem import ContourProblem, FacesProblem, Inside, RemapProblem, Rule
 
 Scalar = float | Tensor
 
@@ -50,7 +50,7 @@ def distance_map(
     chosen = backends.choose(layout.source.device, backend)
     apart = o.boundary == "half" and not _equal(spacing)  # the zero level differs from voxel to voxel
     contour = o.boundary == "inner_contour"
-    if apart:
+    if apart and not hasattr(chosen, "faces"):
         backends.choose(layout.source.device, backend, "nearest")  # refuse before any work
     if o.normalize.startswith("component"):
         backends.choose(layout.source.device, backend, "label")
@@ -85,7 +85,11 @@ def distance_map(
     if "error" in (o.on_empty, o.on_full):
         _refuse_missing(maps, foreground(layout) if contour else maps < 0, o, mask.ndim - dims)
     if apart:
-        _shift_to_faces(maps, dims, given.values if rows is None else rows, backend)
+        closed = o.border == "closed"
+        if hasattr(chosen, "faces"):
+            chosen.faces(FacesProblem(maps.data_ptr(), layout.image, dims, given, closed), layout.source, rows)
+        else:
+            _shift_to_faces(maps, dims, given.values if rows is None else rows, closed, backend)
         f = formula(o._replace(boundary="none"))
     if f.uses_maxima and (apart or contour):
         if contour:
@@ -192,7 +196,7 @@ def foreground(layout: arguments.Layout) -> Tensor:
 def _equal(spacing: transform.OpSpacing) -> bool:
     """Whether the spacing is known to be the same along all axes; tensors on GPUs are not asked."""
     if isinstance(spacing, Tensor):
-        return spacing.device.type == "cpu" and bool((spacing == spacing[:, :1]).all())
+        return spacing.shape[1] == 1 or (spacing.device.type == "cpu" and bool((spacing == spacing[:, :1]).all()))
     return spacing is None or all(s == spacing[0] for s in spacing)
 
 
@@ -259,26 +263,27 @@ def _erode_by(result: Tensor, mask: Tensor, axis: int, closed: bool) -> None:
         result.select(axis, n - 1).fill_(False)
 
 
-def _shift_to_faces(maps: Tensor, dims: int, spacing: Any, backend: str | None) -> None:
+def _shift_to_faces(maps: Tensor, dims: int, spacing: Any, closed: bool, backend: str | None) -> None:
     r"""Move the zero level from voxel centres to the faces between them, at unequal spacing.
 
     Let q be the nearest voxel of the other class, and k = |p - q| in voxels. The segment from q to p is inside of
     q's cell as long as each coordinate has moved by half a voxel at most, that is, for the fraction
     :math:`1 / (2 \max_a k_a)` of it: so it leaves the cell through the face across the axis with the largest
     :math:`k_a`, and half the spacing of that axis is what lies between q's centre and that face. Where several
-    axes are largest, the segment leaves through an edge, and the narrowest of them counts.
+    axes are largest, the segment leaves through an edge, and the narrowest of them counts. Beyond a closed border
+    the nearest voxel lies straight across it; where one of the image is as near, that counts.
     """
     inside = maps < 0
     given = spacing[:, 3 - dims :] if isinstance(spacing, Tensor) else list(spacing[3 - dims :])
     images = inside.view(*inside.shape[:2], *inside.shape[5 - dims :])
-    to_outside, to_inside = (
-        transform.nearest(m, given, spatial_dims=dims, backend=backend)[1].view(inside.shape)
+    (distance, to_outside), (_, to_inside) = (
+        [x.view(inside.shape) for x in transform.nearest(m, given, spatial_dims=dims, backend=backend)]
         for m in (images, ~images)
     )
     place = torch.where(inside, to_outside, to_inside)
     if math.prod(maps.shape[2:]) < 2**31:
         place = place.int()
-    steps, widths = [], []
+    steps, widths, ends = [], [], []
     for axis in range(4, 4 - dims, -1):
         n = maps.shape[axis]
         own = torch.arange(n, device=maps.device, dtype=place.dtype).view(-1, *(1,) * (4 - axis))
@@ -287,10 +292,16 @@ def _shift_to_faces(maps: Tensor, dims: int, spacing: Any, backend: str | None) 
         column = axis - 2
         width = spacing[:, column].float().view(-1, 1, 1, 1, 1) if isinstance(spacing, Tensor) else spacing[column]
         widths.append(width)
+        ends.append(torch.minimum(own + 1, n - own) * width)
     most = functools.reduce(torch.maximum, steps)
     across = functools.reduce(
         torch.minimum, (torch.where(k == most, s, math.inf) for k, s in zip(steps, widths, strict=True))
     )
+    if closed:
+        nearest_end = functools.reduce(torch.minimum, ends)
+        beyond = inside & (nearest_end < distance * (1 - 1e-6))
+        for end, width in zip(ends, widths, strict=True):
+            across = torch.where(beyond & (end == nearest_end), width, across)
     maps.sub_(torch.copysign(across.mul_(0.5), maps))  # infinite distances stay so
 
 

@@ -33,7 +33,7 @@ BUDGETS = {
     "scan": 80, "scan_long": 48, "lines": 64, "packed_slices": 64, "slices": 64, "parabolas": 64, "receivers": 40,
     "nearest_rows": 80, "nearest_lines": 64,
     "label_rows": 80, "label_unite": 80, "label_roots": 48, "label_count": 48, "label_write": 48,
-    "remap": 64, "component_maxima": 40,
+    "remap": 64, "component_maxima": 40, "contour": 48,
 }  # fmt: skip
 
 

@@ -189,11 +189,11 @@ def test_nothing_in_nothing_out(backend: Backend, name: str, shape: tuple) -> No
 
 def test_two_threads_and_one_give_the_same_bits() -> None:
     mask = torch.from_numpy(masks.make("spheres", (96, 64, 96)))
-    for name in CONVENTIONS:
+    for name, spacing in [*((name, None) for name in CONVENTIONS), ("half", (3.0, 0.8, 1.5))]:
         results = []
         for threads in (1, 2):
             torch.set_num_threads(threads)
-            results.append(dtk.distance_map(mask, name))
+            results.append(dtk.distance_map(mask, name, spacing))
         torch.set_num_threads(1)
         assert torch.equal(*results), name
 
@@ -262,6 +262,11 @@ def test_closed_border_is_background(backend: Backend) -> None:
         outside = maps_oracle.MAPS[name](mask, (1.0, 1.0))
         actual = dtk.distance_map(backend.put(mask), name, border="closed", backend=backend.name)
         assert_same(actual, np.where(mask, inside, outside), name)
+    if lacks(backend, "half", True) is None:
+        spacing, mask = (1.57, 0.83), blobs((10, 13), 5)
+        inside = maps_oracle.MAPS["half"](np.pad(mask, 6), spacing)[6:-6, 6:-6]
+        actual = dtk.distance_map(backend.put(mask), "half", spacing, border="closed", backend=backend.name)
+        assert_same(actual, np.where(mask, inside, maps_oracle.MAPS["half"](mask, spacing)))
     full = dtk.distance_map(backend.put(np.ones((5, 5))), "ma_sdf", border="closed", backend=backend.name)
     assert numpy(full)[[0, 1, 2], 2].tolist() == [0, -2, -3]  # there is a boundary: it is not full
 

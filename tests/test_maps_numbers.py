@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fnmatch
 import importlib.util
 import os
+import re
 from pathlib import Path
 
 import maps_oracle
@@ -11,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from scipy import ndimage
+from scipy.spatial import cKDTree
 
 import dtkernels as dtk
 
@@ -191,6 +194,23 @@ def test_foreground_only_maps_do_not_see_where_a_false_positive_lies() -> None:
     assert weights["hd_two", 30] > 60 * weights["hd_two", 2]
 
 
+# ---- the documentation ---------------------------------------------------------------------------------------
+
+
+def test_the_page_says_what_missing_classes_give() -> None:
+    page = (Path(dtk.__file__).parent / "docs" / "maps.md").read_text()
+    table = page.split("| map | without foreground | without background |\n")[1].split("\n\n")[0].splitlines()[1:]
+    said = set()
+    for line in table:
+        names, *values = (cell.strip() for cell in line.strip("|").split("|"))
+        for pattern in re.findall(r"`(.*?)`", names):
+            for name in fnmatch.filter(dtk.conventions(), pattern):
+                said.add(name)
+                for mask, value in zip((torch.zeros(4, 5), torch.ones(4, 5)), values, strict=True):
+                    assert (dtk.distance_map(mask, name) == float(value)).all(), name
+    assert said == set(dtk.conventions())
+
+
 # ---- real labels --------------------------------------------------------------------------------------------
 
 
@@ -225,6 +245,50 @@ def test_hippocampus_labels() -> None:
     for labels, spacing in volumes("hippocampus/labelsTr", 2):
         compare(labels, 3, spacing)
         compare(labels, 3, (1.5, 0.8, 1.0))
+
+
+def half_spacings(inside: np.ndarray, spacing: tuple[float, ...]) -> list[set[float]]:
+    """For every voxel the s of its nearest voxels of the other side, by their displacements in float64."""
+    s = np.asarray(spacing)
+    faces = ndimage.generate_binary_structure(inside.ndim, 1)
+    result: list[set[float]] = [set() for _ in range(inside.size)]
+    for side in (inside, ~inside):
+        # A nearest voxel has a face neighbour on this side: else the one before it on the way were as good.
+        sites = np.argwhere(ndimage.binary_dilation(side, faces) & ~side)
+        own = np.argwhere(side)
+        distance, index = cKDTree(sites * s).query(own * s, k=min(24, len(sites)))
+        steps = np.abs(sites[index] - own[:, None])
+        across = np.where(steps == steps.max(-1, keepdims=True), s, np.inf).min(-1)
+        near = distance <= distance[:, :1] * (1 + 1e-6)
+        for at, values in zip(np.flatnonzero(side), np.where(near, across, np.nan), strict=True):
+            result[at] = {round(float(v), 6) for v in values if np.isfinite(v)}
+    return result
+
+
+def compare_half(labels: np.ndarray, spacing: tuple[float, ...]) -> None:
+    """d less half the spacing of a face that the way from a nearest voxel crosses; of equally near ones any."""
+    for c in (1, 2):
+        mask = labels == c
+        if not mask.any():
+            continue
+        values = dtk.distance_map(torch.from_numpy(mask), "half", spacing).double().numpy()
+        d_in, d_out = maps_oracle.distances(mask, spacing)
+        taken = 2 * (d_in + d_out - np.abs(values)).ravel()
+        assert ((values < 0) == mask).all()
+        allowed, slack = half_spacings(mask, spacing), 1e-5 * max(1.0, d_out.max())
+        wrong = [i for i, s in enumerate(taken) if min(abs(s - v) for v in allowed[i]) > slack]
+        assert not wrong, (spacing, len(wrong))
+        assert len({round(float(s), 3) for s in taken}) > 1  # of several axes
+
+
+def test_half_of_real_labels() -> None:
+    for folder in ("hippocampus/labelsTr", "kits19"):
+        labels, spacing = volumes(folder, 1)[0]
+        middle = np.argwhere(labels == labels.max()).mean(0).astype(int)
+        box = np.ascontiguousarray(labels[tuple(slice(max(0, m - 14), m + 14) for m in middle)])
+        for given in ((3.0, 0.8, 0.8), (0.7, 1.9, 1.1), spacing):
+            if len(set(given)) > 1:
+                compare_half(box, given)
 
 
 def test_kits19_labels() -> None:

@@ -20,7 +20,9 @@ from dtkernels.plans import transform as plans
 from dtkernels.plans.launch import STATIC_SHARED, DeviceProperties, Step
 from dtkernels.plans.transform import plan
 from dtkernels.problem import (
+    ContourProblem,
     DType,
+    FacesProblem,
     Image,
     Inside,
     LabelProblem,
@@ -421,6 +423,8 @@ def test_parameters_have_the_size_of_their_structs() -> None:
             )
             for labels in (0, 64)
         ]
+        others.append(remap.contour_plan(ContourProblem(image, 3, 3, False, 128), device))
+        others.append(nearest.faces_plan(FacesProblem(128, image, 3, spacing, True), device))
         if prod(shape[2:]) < 2**32:
             others.append(label.plan(LabelProblem(image, 1, 128, 256), device))
         for launch in (launch for other in others for launch in other.bind(1, 2, 3, 4, 5)):

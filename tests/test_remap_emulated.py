@@ -1,4 +1,4 @@
-"""The CUDA pass that makes maps of distances, run by the emulator, against the pass on CPUs, bit for bit."""
+"""The CUDA passes that make maps of distances, run by the emulator, against those on CPUs, bit for bit."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from emulated import H200, SOURCES, Library
+from emulated import GARBAGE, H200, SOURCES, Library, _guarded
 from emulator import build
 from test_maps import MASKS
 
 import dtkernels as dtk
 from dtkernels.backends import cpu
 from dtkernels.maps import CONVENTIONS
+from dtkernels.plans import nearest
 from dtkernels.plans import remap as plans
-from dtkernels.problem import RemapProblem
+from dtkernels.problem import ContourProblem, FacesProblem, RemapProblem
 
 pytestmark = pytest.mark.skipif(build.compiler() is None, reason="the emulator needs a C++ compiler")
 
@@ -34,7 +35,7 @@ def named() -> set[str]:
 
 @pytest.fixture
 def emulated(monkeypatch: pytest.MonkeyPatch, library: Library, named: set[str]) -> Callable[..., torch.Tensor]:
-    """``dtk.distance_map`` whose last pass runs on the emulator."""
+    """``dtk.distance_map`` whose contours, moves to faces and last pass run on the emulator."""
 
     def remap(problem: RemapProblem, source: Any, rows: Any, extrema: torch.Tensor | None) -> None:
         images = problem.image.shape[0] * problem.image.shape[1]
@@ -49,10 +50,22 @@ def emulated(monkeypatch: pytest.MonkeyPatch, library: Library, named: set[str])
             library.launch(launch)
         assert state[-1].isnan(), "written past the maxima"
 
+    def contour(problem: ContourProblem, source: Any) -> None:
+        for launch in plans.contour_plan(problem, H200, max_blocks=3).bind(problem.image.data, 0, problem.out, 0):
+            library.launch(launch)
+
+    def faces(problem: FacesProblem, source: Any, rows: Any) -> None:
+        plan = nearest.faces_plan(problem, H200, max_blocks=3)
+        scratch, *guards = _guarded(plan.scratch_bytes)
+        for launch in plan.bind(problem.image.data, problem.spacing.data, problem.maps, scratch.ctypes.data):
+            library.launch(launch)
+        assert all((guard == GARBAGE).all() for guard in guards)
+
     def run(*arguments: Any, **options: Any) -> torch.Tensor:
         library.reset_statistics()
         with monkeypatch.context() as patch:
-            patch.setattr(cpu, "remap", remap)
+            for replacement in (remap, contour, faces):
+                patch.setattr(cpu, replacement.__name__, replacement)
             result = dtk.distance_map(*arguments, backend="cpu", **options)
         named.update(library.statistics())
         return result
@@ -70,7 +83,9 @@ def test_every_map_on_the_kernels(emulated: Callable[..., torch.Tensor], named: 
             np.testing.assert_array_equal(emulated(x, name, spacing, **options), want, err_msg=f"{kind} {spacing}")
     components = CONVENTIONS[name].options.normalize.startswith("component")
     kernels = {"dtk::remap", "dtk::component_maxima"} if components else {"dtk::remap"}
-    ran = {kernel.split("<")[0] for kernel in named}
+    kernels |= {"dtk::contour"} if name == "itk_maurer" else set()
+    kernels |= {"dtk::nearest_rows"} if name == "half" else set()
+    ran = {kernel.split("<")[0] for kernel in named if kernel.startswith("dtk::")}
     assert ran == (set() if name in ("edt", "edt_diff") else kernels)  # those two are what the transform gives
 
 
@@ -82,6 +97,38 @@ def test_batches_classes_rows_and_borders(emulated: Callable[..., torch.Tensor])
             call = {"num_classes": 5, "spatial_dims": 3, **options}
             want = dtk.distance_map(labels, name, rows, **call)
             np.testing.assert_array_equal(emulated(labels, name, rows, **call), want, err_msg=f"{name} {options}")
+
+
+@pytest.mark.parametrize("shape", [(7, 9, 35), (5, 1, 20), (1, 1, 9), (9, 1, 1), (12, 13), (1, 9), (9, 1)])
+def test_zero_levels_at_faces(emulated: Callable[..., torch.Tensor], shape: tuple[int, ...]) -> None:
+    dims = len(shape)
+    rng = np.random.default_rng(sum(shape))
+    masks = rng.random((2, 2, *shape)) < np.array([0.1, 0.5, 0.9, 1.0]).reshape(2, 2, *(1,) * dims)
+    x = torch.from_numpy(masks)
+    rows = torch.tensor([[1.0] * dims, [3.0, 1.0, 0.5][-dims:]])
+    for spacing in ((3.0, 1.0, 0.5)[-dims:], (0.8, 2.5, 1.5)[-dims:], rows):
+        for border in ("open", "closed"):
+            options = {"spatial_dims": dims, "border": border}
+            want = dtk.distance_map(x, "half", spacing, **options)
+            np.testing.assert_array_equal(emulated(x, "half", spacing, **options), want)
+            # As backends without a kernel of their own have it.
+            with pytest.MonkeyPatch.context() as patch:
+                patch.delattr(cpu, "faces")
+                np.testing.assert_array_equal(dtk.distance_map(x, "half", spacing, **options), want)
+
+
+@pytest.mark.parametrize("connectivity", [1, 2, 3])
+def test_contours(emulated: Callable[..., torch.Tensor], named: set[str], connectivity: int) -> None:
+    labels = torch.from_numpy(np.random.default_rng(3).integers(0, 3, (2, 5, 9, 70)))
+    for border in ("open", "closed"):
+        options = {"connectivity": connectivity, "border": border, "spatial_dims": 3, "num_classes": 3}
+        want = dtk.distance_map(labels, "itk_maurer", **options)
+        np.testing.assert_array_equal(emulated(labels, "itk_maurer", **options), want)
+        if connectivity < 3:
+            plane = {**options, "spatial_dims": 2}
+            want = dtk.distance_map(labels[:, 0], "itk_maurer", **plane)
+            np.testing.assert_array_equal(emulated(labels[:, 0], "itk_maurer", **plane), want)
+    assert any(kernel.startswith("dtk::contour<") for kernel in named)
 
 
 @pytest.mark.parametrize("name", ["unet_w", "ma_sdf01", "kervadec", "dpce"])

@@ -4,7 +4,7 @@
 //
 // The facts are line_solver.h's: a window |p - j| <= sqrt(h(p) / w) holds every j that does not lose to j =
 // p, and minimisers are monotone in p: all minimisers of p' > p are right of, or equal to, all of p. So every
-// 8th row is a landmark, found by bisection between its neighbours, and the rows between search from the
+// 16th row is a landmark, found by bisection between its neighbours, and the rows between search from the
 // first minimiser of the landmark above to the last of the one below. First and last, not any: a landmark's
 // row takes part in the search itself, and must see its ties on the left.
 //
@@ -23,12 +23,12 @@ namespace dtk::cpu::DTK_ISA {
 template <class Arithmetic>
 class ArgSolver {
  public:
-  static constexpr int kBlock = 8;
+  static constexpr int kBlock = 16;
   struct Landmark {
     int lo, hi;  // the extremes over lanes of the first and the last minimiser; lo > hi: no lane has a site
   };
 
-  // `landmarks` has room for n / 8 + 2.
+  // `landmarks` has room for n / 16 + 2.
   ArgSolver(const AxisCost& axis, Landmark* landmarks)
       : cost_(axis.cost), inverse_weight_(axis.inverse_weight), landmarks_(landmarks) {}
 

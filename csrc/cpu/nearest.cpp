@@ -19,11 +19,17 @@ constexpr int kRowsPerTask = 16;
 
 thread_local Scratch caller_scratch, participant_scratch;
 
+bool has_voxels(const Image& image) {
+  return std::all_of(image.shape, image.shape + 5, [](int64_t length) { return length > 0; });
+}
+
 size_t round_up(size_t bytes) { return (bytes + 63) / 64 * 64; }
 
 class Batch {
  public:
-  explicit Batch(const Nearest& n) : n_(n), passes_(row_passes().nearest) {
+  // With `faces` the maps move on the side that is `inverted` or not.
+  explicit Batch(const Nearest& n, const Faces* faces = nullptr, bool inverted = false)
+      : n_(n), passes_(row_passes().nearest), faces_(faces), inverted_(inverted) {
     const int64_t* shape = n.image.shape;
     images_ = shape[0] * shape[1];
     depth_ = int(shape[2]);
@@ -34,19 +40,21 @@ class Batch {
     table_bytes_ = round_up((table_entries(height_) + table_entries(depth_)) * sizeof(uint32_t));
     near_x_bytes_ = round_up(passes_.near_x_size(height_, width_));
     const size_t rows = depth_ == 1 ? 0 : size_t(height_) * tiles_ * depth_;
-    volume_bytes_ = rows * kTile * sizeof(uint32_t);
+    places_bytes_ = rows * kTile * sizeof(uint32_t);
     busy_bytes_ = round_up(rows);
     workspace_bytes_ = passes_.workspace(depth_, height_, width_);
   }
 
   void run() {
-    advise_huge_pages(n_.index, size_t(images_ * voxels_) * sizeof(int64_t));
-    distances();
+    if (!faces_) {
+      advise_huge_pages(n_.index, size_t(images_ * voxels_) * sizeof(int64_t));
+      distances();
+    }
     const int threads =
         int(std::max<int64_t>(1, std::min<int64_t>(n_.threads, images_ * voxels_ / kVoxelsPerThread)));
     const bool whole_images =
         threads == 1 || (images_ >= 2 * threads && voxels_ <= kWholeImage) || voxels_ < 2 * kVoxelsPerThread;
-    const size_t image_bytes = table_bytes_ + 2 * volume_bytes_ + busy_bytes_;
+    const size_t image_bytes = table_bytes_ + places_bytes_ + busy_bytes_;
     if (whole_images) {
       parallel(threads, images_, [&](TaskQueue& queue) {
         ScratchLease own(participant_scratch, image_bytes + near_x_bytes_ + workspace_bytes_);
@@ -126,11 +134,15 @@ class Batch {
     const int64_t classes = n_.image.shape[1], row = spacing_row(image);
     task.image = n_.image;
     task.offset = image / classes * n_.image.stride[0] + image % classes * n_.image.stride[1];
+    task.class_index = image % classes;
+    task.inverted = inverted_;
+    task.spatial_dims = n_.spatial_dims;
     task.depth = depth_;
     task.height = height_;
     task.width = width_;
-    task.exact = isotropic(row);
+    task.exact = !faces_ && isotropic(row);
     task.x_weight = weight(row, 2);
+    task.y_weight = weight(row, 1);
     task.scale = float(spacing(row, 2));
     const auto square = [](int64_t n) { return (n - 1) * (n - 1); };
     const int64_t in_slice = square(height_) + square(width_);
@@ -138,13 +150,30 @@ class Batch {
     task.y = axis_for(height_, task.exact, in_slice, weight(row, 1), tables);
     task.z = axis_for(depth_, task.exact, in_slice + square(depth_), weight(row, 0),
                       tables + table_entries(height_));
-    task.values = reinterpret_cast<uint32_t*>(scratch + table_bytes_);
-    task.places = reinterpret_cast<uint32_t*>(scratch + table_bytes_ + volume_bytes_);
-    task.busy = reinterpret_cast<uint8_t*>(scratch + table_bytes_ + 2 * volume_bytes_);
+    task.places = reinterpret_cast<uint32_t*>(scratch + table_bytes_);
+    task.busy = reinterpret_cast<uint8_t*>(scratch + table_bytes_ + places_bytes_);
+    if (faces_) {
+      task.faces = widths(row);
+      task.faces.map = faces_->maps + image * voxels_;
+      return task;
+    }
     task.streaming = images_ * voxels_ * int64_t(sizeof(int64_t)) > kStreamingBytes;
     task.distance = task.exact ? n_.distance + image * voxels_ : nullptr;
     task.index = n_.index + image * voxels_;
     return task;
+  }
+
+  FaceWidths widths(int64_t row) const {
+    FaceWidths result{};
+    result.closed = faces_->closed && !inverted_;
+    for (int axis = 0; axis < 3; axis++) {
+      result.weight[axis] = weight(row, axis);
+      result.half[axis] = 0.5f * float(spacing(row, axis)) * (inverted_ ? -1.0f : 1.0f);
+      result.widest_first[axis] = axis;
+    }
+    std::stable_sort(result.widest_first, result.widest_first + 3,
+                     [&](int a, int b) { return spacing(row, a) > spacing(row, b); });
+    return result;
   }
 
   // --- Work ---
@@ -200,18 +229,28 @@ class Batch {
 
   const Nearest& n_;
   const NearestPasses& passes_;
+  const Faces* faces_;
+  const bool inverted_;
   int64_t images_, voxels_;
   int depth_, height_, width_, tiles_;
-  size_t table_bytes_, near_x_bytes_, volume_bytes_, busy_bytes_, workspace_bytes_;
+  size_t table_bytes_, near_x_bytes_, places_bytes_, busy_bytes_, workspace_bytes_;
 };
 
 }  // namespace
 
 void nearest(const Nearest& n) {
-  for (const int64_t length : n.image.shape) {
-    if (length == 0) return;
-  }
-  Batch(n).run();
+  if (has_voxels(n.image)) Batch(n).run();
+}
+
+void faces(const Faces& f) {
+  if (!has_voxels(f.image)) return;
+  Nearest n{};
+  n.image = f.image;
+  n.spacing = f.spacing;
+  n.spacing_rows = f.spacing_rows;
+  n.spatial_dims = f.spatial_dims;
+  n.threads = f.threads;
+  for (const bool inverted : {false, true}) Batch(n, &f, inverted).run();
 }
 
 }  // namespace dtk::cpu

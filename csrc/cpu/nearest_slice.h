@@ -31,6 +31,7 @@
 namespace dtk::cpu::DTK_ISA {
 
 constexpr uint16_t kNoneInRow = 0xffff;
+constexpr uint32_t kNoPlace = ~0u;
 
 inline Vec subtract(const Vec& a, const Vec& b) {
   return each([](Part x, Part y) { return x - y; }, a, b);
@@ -69,7 +70,7 @@ inline uintptr_t lay_out_nearest(int depth, int height, int width, uintptr_t bas
   ws.line.landmarks[1] = nullptr;
   ws.line.wanted[1] = nullptr;
   char* landmarks;
-  take(landmarks, size_t(n / 8 + 2) * sizeof(ArgSolver<ExactSquares>::Landmark));
+  take(landmarks, size_t(n / 16 + 2) * sizeof(ArgSolver<ExactSquares>::Landmark));
   ws.landmarks = landmarks;
   take(ws.words, size_t(words_for(width)) * 8);
   take(ws.bytes, size_t(width));
@@ -135,13 +136,19 @@ inline void scan_row(const uint64_t* words, int width, int pitch, uint16_t* __re
   });
 }
 
+inline void invert_bits(uint64_t* words, int count) {
+  for (int64_t i = 0; i < words_for(count); i++) words[i] = ~words[i];
+  if (count % 64 != 0) words[count / 64] &= (uint64_t(1) << (count % 64)) - 1;
+}
+
 inline void scan_rows(const NearestTask& task, int z, int y0, int y1, char* workspace, uint16_t* near_x) {
   const NearestWorkspace ws = nearest_workspace_at(task, workspace);
   const int64_t* stride = task.image.stride + 2;
   const int pitch = near_x_pitch(task.width);
   for (int y = y0; y < y1; y++) {
     pack_row(task.image, task.offset + z * stride[0] + y * stride[1], stride[2], task.width, ws.bytes,
-             ws.words);
+             ws.words, task.class_index);
+    if (task.inverted) invert_bits(ws.words, task.width);
     scan_row(ws.words, task.width, pitch, near_x + int64_t(y) * pitch);
   }
 }
@@ -188,30 +195,32 @@ struct NearestPass {
     const int64_t tiles = round_up(task.width, kLanes) / kLanes;
     const Vec own = count_up(uint32_t(x)), weight = broadcast(task.x_weight);
     const uint16_t* columns = near_x + x;
-    Vec foreground = broadcast(0u);
+    const Vec past = first_lanes(task.width - x) ^ broadcast(~0u);  // these lanes count as background
+    Vec foreground = broadcast(0u), nearest = none();
     for (int y = 0; y < n; y++) {
       const Vec at = widen(columns + int64_t(y) * pitch);
       const Vec square = select(equal(at, broadcast(uint32_t(kNoneInRow))), none(),
                                 Arithmetic::square(subtract(at, own), weight));
       foreground = foreground | (at ^ own);
+      nearest = min_unsigned(nearest, square | past);
       store(ws.in + size_t(y) * kLanes, prepare(task.y, square, y));
     }
     const bool busy = max_of_lanes(foreground) != 0;
-    if (busy) solve(task.y, ws.in, n, ws);
+    const bool alive = !all_equal(nearest, Arithmetic::kNone);  // else the slice is all foreground
+    if (busy && alive) solve(task.y, ws.in, n, ws);
 
     for (int y = 0; y < n; y++) {
       const int64_t row = (int64_t(y) * tiles + tile) * task.depth + z;
-      const Found f = busy ? found(task.y, y, ws) : Found{broadcast(0u), broadcast(uint32_t(y))};
+      const Found f =
+          busy && alive ? found(task.y, y, ws) : Found{busy ? none() : broadcast(0u), broadcast(uint32_t(y))};
       const bool row_busy = busy && max_of_lanes(f.square) != 0;
       if (task.depth > 1) task.busy[row] = row_busy;
       if (task.depth > 1 && !row_busy) continue;
-      const Vec place =
-          f.at * broadcast(uint32_t(task.width)) + (row_busy ? near_x_of(columns, pitch, y, f.at) : own);
+      const Vec place = shift_left(f.at, 16) | (row_busy ? near_x_of(columns, pitch, y, f.at) : own);
       if (task.depth == 1) {
         emit(task, 0, y, x, f.square, broadcast(0u), place);
       } else {
-        store(task.values + row * kLanes, prepare(task.z, f.square, z));
-        store(task.places + row * kLanes, place);
+        store(task.places + row * kLanes, select(equal(f.square, none()), broadcast(kNoPlace), place));
       }
     }
   }
@@ -232,24 +241,45 @@ struct NearestPass {
     const int64_t tiles = round_up(task.width, kLanes) / kLanes;
     const int64_t start = (int64_t(y) * tiles + tile) * n;
     const uint8_t* busy = task.busy + start;
-    uint32_t *values = task.values + start * kLanes, *places = task.places + start * kLanes;
-    const Vec zero = broadcast(0u), own = count_up(uint32_t(y) * uint32_t(task.width) + uint32_t(x));
+    uint32_t* places = task.places + start * kLanes;
+    const Vec zero = broadcast(0u), own_x = count_up(uint32_t(x)), own_y = broadcast(uint32_t(y));
+    const Vec own = shift_left(own_y, 16) | own_x;
+    const Vec x_weight = broadcast(task.x_weight), y_weight = broadcast(task.y_weight);
     bool any_busy = false;
     for (int z = 0; z < n; z++) any_busy = any_busy || busy[z];
-    if (any_busy) {
+    if (task.faces.map) {  // lines of memory a slice apart, which no processor foresees
+      const float* map = task.faces.map + int64_t(y) * task.width + x;
       for (int z = 0; z < n; z++) {
-        if (busy[z]) continue;
-        store(values + size_t(z) * kLanes, prepare(task.z, zero, z));
-        store(places + size_t(z) * kLanes, own);
+        if (busy[z]) __builtin_prefetch(map + int64_t(z) * task.height * task.width, 1);
       }
-      solve(task.z, values, n, ws);
+    }
+    bool alive = false;  // the image is not all foreground
+    if (any_busy) {
+      Vec nearest = none();
+      for (int z = 0; z < n; z++) {  // squares follow from places
+        Vec square = zero;
+        if (busy[z]) {
+          const Vec place = load(places + size_t(z) * kLanes);
+          const Vec from_x = subtract(place & broadcast(0xffffu), own_x);
+          const Vec from_y = subtract(shift_right(place, 16), own_y);
+          square =
+              Arithmetic::add(Arithmetic::square(from_x, x_weight), Arithmetic::square(from_y, y_weight));
+          square = select(equal(place, broadcast(kNoPlace)), none(), square);
+        } else {
+          store(places + size_t(z) * kLanes, own);
+        }
+        nearest = min_unsigned(nearest, square);
+        store(ws.in + size_t(z) * kLanes, prepare(task.z, square, z));
+      }
+      alive = !all_equal(nearest, Arithmetic::kNone);
+      if (alive) solve(task.z, ws.in, n, ws);
     }
     for (int z = 0; z < n; z++) {
       if (!busy[z]) {
-        emit(task, z, y, x, zero, broadcast(uint32_t(z)), own);
+        if (!task.faces.map) emit(task, z, y, x, zero, broadcast(uint32_t(z)), own);
         continue;
       }
-      const Found f = found(task.z, z, ws);
+      const Found f = alive ? found(task.z, z, ws) : Found{none(), broadcast(uint32_t(z))};
       Vec place;
       if (all_equal(f.at, uint32_t(z))) {
         place = load(places + size_t(z) * kLanes);
@@ -266,6 +296,7 @@ struct NearestPass {
   // Sixteen voxels of the result, or as many as there are left in the row.
   static void emit(const NearestTask& task, int z, int y, int x, const Vec& square, const Vec& slice,
                    const Vec& place) {
+    if (task.faces.map) return shift(task, z, y, x, square, slice, place);
     const int count = smaller(kLanes, task.width - x);
     const int64_t plane = int64_t(task.height) * task.width;
     const int64_t at = z * plane + int64_t(y) * task.width + x;
@@ -288,16 +319,20 @@ struct NearestPass {
     const Mask dead = equal(square, none());
     alignas(64) int64_t positions[kLanes];
     if (plane * task.depth <= 0x7fffffff) {
-      const Vec flat = select(dead, absent, slice * broadcast(uint32_t(plane)) + place);
+      const Vec in_slice =
+          shift_right(place, 16) * broadcast(uint32_t(task.width)) + (place & broadcast(0xffffu));
+      const Vec flat = select(dead, absent, slice * broadcast(uint32_t(plane)) + in_slice);
       alignas(64) int32_t narrow[kLanes];
       store(reinterpret_cast<uint32_t*>(narrow), flat);
       for (int i = 0; i < kLanes; i++) positions[i] = narrow[i];
     } else {
       uint32_t slices[kLanes], places[kLanes];
       store(slices, slice);
-      store(places, select(dead, absent, place));  // a place is below 2^30
+      store(places, select(dead, absent, place));
       for (int i = 0; i < kLanes; i++) {
-        positions[i] = places[i] == ~0u ? -1 : int64_t(slices[i]) * plane + int64_t(places[i]);
+        positions[i] = places[i] == ~0u ? -1
+                                        : int64_t(slices[i]) * plane + int64_t(places[i] >> 16) * task.width +
+                                              int64_t(places[i] & 0xffffu);
       }
     }
     if (stream) {
@@ -312,6 +347,50 @@ struct NearestPass {
     } else {
       memcpy(index, positions, size_t(count) * sizeof(int64_t));
     }
+  }
+
+  // The way from the nearest voxel crosses the face across the axis along which it goes furthest, in voxels
+  // (dtkernels/remap.py). Where there is no such voxel the distance is infinite, and stays so.
+  static void shift(const NearestTask& task, int z, int y, int x, const Vec& square, const Vec& slice,
+                    const Vec& place) {
+    const FaceWidths& faces = task.faces;
+    const auto apart = [](const Vec& a, const Vec& b) { return max_signed(subtract(a, b), subtract(b, a)); };
+    const Vec steps[3] = {apart(slice, broadcast(uint32_t(z))),
+                          apart(shift_right(place, 16), broadcast(uint32_t(y))),
+                          apart(place & broadcast(0xffffu), count_up(uint32_t(x)))};
+    const Vec most = max_signed(max_signed(steps[0], steps[1]), steps[2]);
+    Vec half = broadcast(0u);
+    for (const int axis : faces.widest_first) {
+      half = select(equal(steps[axis], most), broadcast(faces.half[axis]), half);
+    }
+    if (faces.closed) half = beyond(task, z, y, x, square, half);
+    half = select(equal(square, broadcast(0u)), broadcast(0u), half);  // voxels of the other side
+    const int count = smaller(kLanes, task.width - x);
+    float* map = faces.map + (int64_t(z) * task.height + y) * task.width + x;
+    if (count == kLanes) {
+      store(map, add_float(load(reinterpret_cast<const uint32_t*>(map)), half));
+      return;
+    }
+    alignas(64) uint32_t rest[kLanes] = {};
+    memcpy(rest, map, size_t(count) * 4);
+    store_some(map, add_float(load(rest), half), count);
+  }
+
+  // Whether what lies beyond the image is nearer still.
+  static Vec beyond(const NearestTask& task, int z, int y, int x, Vec square, Vec half) {
+    const int first = 3 - task.spatial_dims;
+    const auto consider = [&](int axis, const Vec& at, int length) {
+      if (axis < first) return;
+      const Vec steps = min_unsigned(at + broadcast(1u), subtract(broadcast(uint32_t(length)), at));
+      const Vec candidate = RoundedSquares::square(steps, broadcast(task.faces.weight[axis]));
+      const Mask nearer = less(candidate, square);
+      half = select(nearer, broadcast(task.faces.half[axis]), half);
+      square = select(nearer, candidate, square);
+    };
+    consider(0, broadcast(uint32_t(z)), task.depth);
+    consider(1, broadcast(uint32_t(y)), task.height);
+    consider(2, count_up(uint32_t(x)), task.width);
+    return half;
   }
 };
 

@@ -103,6 +103,7 @@ const Kernel kTable[] = {
     DTK_KERNEL(Receivers, dtk::receivers<double>),
     DTK_KERNEL(Remap, dtk::remap<false>),
     DTK_KERNEL(Remap, dtk::remap<true>),
+    DTK_KERNEL(Contour, dtk::contour<uint8_t>),
     DTK_KERNEL(Remap, dtk::component_maxima<int32_t>),
 };
 // Room for what a kernel declares with DTK_SHARED, rounded up; dtkernels/plans keeps the same distance.

@@ -17,6 +17,10 @@
 // are the sums (x + y) + z of rounded terms, in an order that is not the distance transform's: distances are
 // left to that one, so that both operators give the same bits.
 //
+// Maps that want their zero level between voxels (FacesProblem in dtkernels/problem.py) ask for neither
+// position nor distance, but for half the spacing across the face that the way from the nearest voxel
+// crosses: the last pass adds it to the map, once for the mask and once for its complement.
+//
 // Where every sample has its own spacing, in memory of the device, no host knows which of them are equal
 // along all axes. Then two launches share the samples: `suits` makes the integer one skip those with unequal
 // spacing and the rounded one the others.
@@ -34,15 +38,24 @@ namespace dtk {
 struct NearestRows {
   Operands
       at;  // image -> x of the nearest (uint16_t); of images with one axis: positions, distances in `second`
-  int64_t rows;   // of all images
-  int32_t words;  // of a row
-  int32_t last;   // the image has one axis
-  float scale;    // the spacing along it; 0: leave the distances alone
+  int64_t rows;      // of all images
+  int32_t words;     // of a row
+  int32_t last;      // the image has one axis
+  float scale;       // the spacing along it; 0: leave the distances alone
+  int32_t inverted;  // foreground is background, and background foreground
 };
 
 // No background in the row, the slice.
 constexpr uint16_t kNoX = 0xffff;
 constexpr uint32_t kNoPlace = 0xffffffffu;
+
+// Half the spacing of a column for the lines of `group`.
+template <typename Params>
+__device__ inline float half_spacing(const Params& params, int64_t group, int column) {
+  if (params.at.spacing == nullptr)
+    return column == 0 ? params.half[0] : column == 1 ? params.half[1] : params.half[2];
+  return 0.5f * float(params.at.spacing[group * params.spacing_step + column]);
+}
 
 // Over 32 lanes: the smallest value from a lane's own on.
 __device__ inline int smallest_from(int value) {
@@ -79,7 +92,8 @@ __global__ void __launch_bounds__(256, 3) nearest_rows(const __grid_constant__ N
       for (int i = 0; i < kBatch; ++i) {
         const int end = width - 32 * (first + i);  // voxels from the word's beginning
         if (first + i < words && lane == 0)
-          background[first + i] = ~bits[i] & (end < 32 ? bits_below(end) : 0xffffffffu);
+          background[first + i] =
+              (params.inverted ? bits[i] : ~bits[i]) & (end < 32 ? bits_below(end) : 0xffffffffu);
       }
     }
     __syncwarp();
@@ -146,7 +160,51 @@ struct NearestLines {
   int32_t spacing_step;  // doubles between the rows of two groups
   float weight[3];       // by spacing column: float(spacing^2), unless at.spacing is set
   float scale;           // the spacing, at equal spacing; 0: leave the distances alone
+  float move;            // not 0, and the last: `second` is a map, which moves by this times half a spacing
+  float half[3];         // of the spacings by column, unless at.spacing is set
+  int32_t first_column;  // that exists
+  int32_t closed;        // foreground may be nearest to what is beyond the image
 };
+
+// A voxel on its line, and within the slice or row across it.
+struct LinePlace {
+  int p, y, x;
+};
+
+// Half the spacing across the face that the way from the nearest voxel, at this square, crosses: of the axis
+// along which it is the most voxels away, of several the narrowest (dtkernels/remap.py).
+__device__ inline float half_across(const NearestLines& params, int64_t group, const LinePlace& here,
+                                    int site, uint32_t place, float square) {
+  const int along = abs(site - here.p);
+  const int y = abs(int(place >> 16) - here.y), x = abs(int(place & 0xffff) - here.x);
+  const int most = larger(along, larger(y, x));
+  float half = bits_to_float(0x7f800000u);
+  if (along == most) half = half_spacing(params, group, params.column[0]);
+  if (y == most) half = fminf(half, half_spacing(params, group, params.column[1]));
+  if (x == most) half = fminf(half, half_spacing(params, group, params.column[2]));
+  if (!params.closed) return half;
+#pragma unroll 1
+  for (int column = params.first_column; column < 3; ++column) {
+    int at = 0, length = 1;  // of an axis that was dropped
+    if (column == params.column[0]) {
+      at = here.p;
+      length = params.length;
+    } else if (column == params.column[2]) {
+      at = here.x;
+      length = params.width;
+    } else if (column == params.column[1]) {
+      at = here.y;
+      length = int(params.inner / params.width);
+    }
+    const float steps = float(smaller(at + 1, length - at));
+    const float beyond = axis_weight(params, group, column) * (steps * steps);
+    if (beyond < square) {
+      square = beyond;
+      half = half_spacing(params, group, column);
+    }
+  }
+  return half;
+}
 
 template <typename Metric, bool kGlobal>
 __global__ void __launch_bounds__(512, 2) nearest_lines(const __grid_constant__ NearestLines params) {
@@ -222,7 +280,14 @@ __global__ void __launch_bounds__(512, 2) nearest_lines(const __grid_constant__ 
         const int site = found ? int(tile.nearest[tile.at(p)]) : p;
         const uint32_t place = found ? place_at(site) : kNoPlace;
         const int64_t to = start + p * params.inner;
-        if (!params.last) {
+        if (params.move != 0.0f && params.last) {
+          const Cost square = square_at(p);
+          if (square == Cost(0)) continue;  // of the other side
+          const float half = Metric::kInteger
+                                 ? half_spacing(params, group, params.column[2])
+                                 : half_across(params, group, {p, y, x}, site, place, float(square));
+          static_cast<float*>(params.at.second)[to] += params.move * half;
+        } else if (!params.last) {
           static_cast<uint32_t*>(params.at.target)[to] = found ? uint32_t(site) << 16 | place : kNoPlace;
         } else {
           static_cast<int64_t*>(params.at.target)[to] =

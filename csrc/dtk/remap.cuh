@@ -1,10 +1,12 @@
-// Distance maps by a formula (formula.h), in place; and the largest distance of every component.
+// Distance maps by a formula (formula.h), in place; the largest distance of every component; and the contour
+// of a mask.
 //
 // Threads: a block takes chunks of kRemapChunk voxels of one image in turn, its threads neighbouring voxels.
 // Bytes per voxel: the map in and out (8), a label in (4) where components have maxima of their own. The mask
 // is read for voxels that may lie on the inner boundary alone: foreground no further from the background than
 // one step along the widest axis. Nothing is read back: what an image adds to the formula, a block computes
-// from the extrema that the transform's last pass has left.
+// from the extrema that the transform's last pass has left. A contour takes the mask, whose neighbours the
+// caches hold, and a byte out.
 #pragma once
 #include "formula.h"
 #include "operands.cuh"
@@ -26,6 +28,13 @@ struct Remap {
   int32_t spatial_dims;
   int32_t rows_per_sample;  // 1: a row of spacing per sample
   int32_t asks_extrema;
+};
+
+struct Contour {
+  Operands at;  // image: the mask; target: uint8, 0 on its contour, 1 elsewhere
+  int64_t images, chunks, voxels;
+  int32_t connectivity;  // neighbours differ by at most 1 in each of at most this many coordinates
+  int32_t closed;        // as above
 };
 
 constexpr int kRemapChunk = 4096;
@@ -100,18 +109,32 @@ struct RemapPlace {
   }
 };
 
-// Whether a foreground voxel has a face neighbour in the background; `offset` is its own.
-__device__ inline bool on_inner_boundary(const Remap& params, const RemapPlace& place, int64_t offset,
-                                         int64_t class_index) {
+// Whether a foreground voxel, whose own offset is given, has a neighbour in the background, where neighbours
+// differ in at most `connectivity` coordinates. Beyond an open image is no neighbour.
+template <typename Params>
+__device__ inline bool on_contour(const Params& params, int connectivity, const RemapPlace& place,
+                                  int64_t offset, int64_t class_index) {
   const Image& image = params.at.image;
-  const auto beside = [&](int at, int axis) {
-    const bool closed = params.closed >> axis & 1;
-    const int64_t stride = image.stride[2 + axis];
-    const bool before = at > 0 ? !foreground_at(image, offset - stride, class_index) : closed;
-    return before ||
-           (at + 1 < image.shape[2 + axis] ? !foreground_at(image, offset + stride, class_index) : closed);
-  };
-  return beside(place.x, 2) || beside(place.y, 1) || beside(place.z, 0);
+#pragma unroll 1
+  for (int neighbour = 0; neighbour < 27; ++neighbour) {
+    const int dz = neighbour / 9 - 1, dy = neighbour / 3 % 3 - 1, dx = neighbour % 3 - 1;
+    const int differ = (dz != 0) + (dy != 0) + (dx != 0);
+    if (differ == 0 || differ > connectivity) continue;
+    const auto inside = [&](int at, int step, int axis) {
+      return uint32_t(at + step) < uint32_t(image.shape[2 + axis]);
+    };
+    const int beyond = !inside(place.z, dz, 0)   ? 0
+                       : !inside(place.y, dy, 1) ? 1
+                       : !inside(place.x, dx, 2) ? 2
+                                                 : 3;
+    if (beyond < 3) {
+      if (params.closed >> beyond & 1) return true;
+      continue;
+    }
+    const int64_t other = offset + dz * image.stride[2] + dy * image.stride[3] + dx * image.stride[4];
+    if (!foreground_at(image, other, class_index)) return true;
+  }
+  return false;
 }
 
 template <bool kComponents>
@@ -141,7 +164,7 @@ __global__ void __launch_bounds__(kRemapThreads) remap(const __grid_constant__ R
     const auto is_edge = [&](int i) {
       RemapPlace place = origin;
       place.advance(mask, i);
-      return on_inner_boundary(params, place, offset_of(place), class_index);
+      return on_contour(params, 1, place, offset_of(place), class_index);
     };
 #pragma unroll 1
     for (int i = threadIdx.x; i < count; i += kRemapThreads) {
@@ -164,6 +187,27 @@ __global__ void __launch_bounds__(kRemapThreads) remap(const __grid_constant__ R
       if (d == bits_to_float(0x7f800000u)) value = inside ? own.full : own.empty;
       if (params.inner_zero && inside && d <= image.widest && is_edge(i)) value = f.edge;
       maps[i] = value;
+    }
+  }
+}
+
+template <typename Byte>
+__global__ void __launch_bounds__(kRemapThreads) contour(const __grid_constant__ Contour params) {
+  const Image& mask = params.at.image;
+  for (int64_t item = blockIdx.x; item < params.images * params.chunks; item += gridDim.x) {
+    const int64_t index = item / params.chunks, first = item % params.chunks * kRemapChunk;
+    const int64_t rest = params.voxels - first, class_index = index % mask.shape[1];
+    const int count = rest < kRemapChunk ? int(rest) : kRemapChunk;
+    const int64_t start = index / mask.shape[1] * mask.stride[0] + class_index * mask.stride[1];
+    const RemapPlace origin(mask, first);
+    Byte* out = static_cast<Byte*>(params.at.target) + index * params.voxels + first;
+#pragma unroll 1
+    for (int i = threadIdx.x; i < count; i += kRemapThreads) {
+      RemapPlace place = origin;
+      place.advance(mask, i);
+      const int64_t offset = start + place.offset(mask);
+      const bool inner = foreground_at(mask, offset, class_index);
+      out[i] = !inner || !on_contour(params, params.connectivity, place, offset, class_index) ? 1 : 0;
     }
   }
 }

@@ -2,10 +2,10 @@
 
 A backend is a module with one function per kind of :mod:`~dtkernels.problem`, for the device types it names:
 ``run`` for the distance transforms; ``nearest``, ``label``, ``envelope`` and its gradient ``scatter``, which it
-may lack; and ``remap``, ``contour`` and ``weigh``, which torch operators replace where it lacks them. The first
-available one that has the operator and serves the tensor's device is taken; ``backend=`` or the environment
-variable ``DTK_BACKEND`` choose another by name. A backend that cannot run, or lacks the operator, is refused with
-its reason: nothing ever moves to another device by itself.
+may lack; and ``remap``, ``contour``, ``faces`` and ``weigh``, which torch operators replace where it lacks them.
+The first available one that has the operator and serves the tensor's device is taken; ``backend=`` or the
+environment variable ``DTK_BACKEND`` choose another by name. A backend that cannot run, or lacks the operator, is
+refused with its reason: nothing ever moves to another device by itself.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import torch
 from ..problem import (
     ContourProblem,
     EnvelopeProblem,
+    FacesProblem,
     LabelProblem,
     NearestProblem,
     Problem,
@@ -68,6 +69,10 @@ class Backend(Protocol):
     @staticmethod
     def contour(problem: ContourProblem, source: torch.Tensor) -> None:
         """Fill ``problem.out``; without it remap.py does, in torch operators."""
+
+    @staticmethod
+    def faces(problem: FacesProblem, source: torch.Tensor, rows: torch.Tensor | None) -> None:
+        """Move the maps in place; without it remap.py does, by ``nearest`` and torch operators."""
 
     @staticmethod
     def weigh(

@@ -11,6 +11,7 @@ from ..problem import (
     ContourProblem,
     DType,
     EnvelopeProblem,
+    FacesProblem,
     LabelProblem,
     NearestProblem,
     Problem,
@@ -152,6 +153,20 @@ def contour(problem: ContourProblem, source: torch.Tensor) -> None:
         problem.connectivity,
         problem.closed,
         problem.out,
+        torch.get_num_threads(),
+    )
+
+
+def faces(problem: FacesProblem, source: torch.Tensor, rows: torch.Tensor | None) -> None:
+    """The passes of a feature transform for either side, in one call that releases the GIL."""
+    spacing = _spacing_rows(problem.spacing, rows)
+    _C.cpu_faces(
+        problem.maps,
+        *problem.image,
+        problem.spatial_dims,
+        0 if spacing is None else spacing.data_ptr(),
+        problem.spacing.rows,
+        problem.closed,
         torch.get_num_threads(),
     )
 

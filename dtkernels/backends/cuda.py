@@ -8,7 +8,15 @@ from typing import Any
 import torch
 
 from ..plans.launch import DeviceProperties, Launch
-from ..problem import EnvelopeProblem, LabelProblem, NearestProblem, Problem, RemapProblem
+from ..problem import (
+    ContourProblem,
+    EnvelopeProblem,
+    FacesProblem,
+    LabelProblem,
+    NearestProblem,
+    Problem,
+    RemapProblem,
+)
 from .cpu import _C
 from .gpu import Gpu
 
@@ -88,6 +96,16 @@ def remap(
 ) -> None:
     """A pass in place."""
     _gpu(source.device).remap(problem, extrema)
+
+
+def contour(problem: ContourProblem, source: torch.Tensor) -> None:
+    """A pass over the mask."""
+    _gpu(source.device).contour(problem)
+
+
+def faces(problem: FacesProblem, source: torch.Tensor, rows: torch.Tensor | None) -> None:
+    """The passes of a feature transform, for either side."""
+    _gpu(source.device).faces(problem)
 
 
 def scatter(

@@ -30,7 +30,15 @@ import numpy as np
 import torch
 
 from ..plans.launch import STATIC_SHARED, DeviceProperties, Launch
-from ..problem import EnvelopeProblem, LabelProblem, NearestProblem, Problem, RemapProblem
+from ..problem import (
+    ContourProblem,
+    EnvelopeProblem,
+    FacesProblem,
+    LabelProblem,
+    NearestProblem,
+    Problem,
+    RemapProblem,
+)
 from .gpu import Gpu
 
 if TYPE_CHECKING:
@@ -97,6 +105,18 @@ def remap(
     """A pass in place."""
     with _gpu(source.device) as gpu:
         gpu.remap(problem, extrema)
+
+
+def contour(problem: ContourProblem, source: torch.Tensor) -> None:
+    """A pass over the mask."""
+    with _gpu(source.device) as gpu:
+        gpu.contour(problem)
+
+
+def faces(problem: FacesProblem, source: torch.Tensor, rows: torch.Tensor | None) -> None:
+    """The passes of a feature transform, for either side."""
+    with _gpu(source.device) as gpu:
+        gpu.faces(problem)
 
 
 def scatter(

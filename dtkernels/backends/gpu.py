@@ -9,7 +9,15 @@ import torch
 
 from ..plans import envelope, label, nearest, remap, transform
 from ..plans.launch import DeviceProperties, Launch, Plan
-from ..problem import EnvelopeProblem, LabelProblem, NearestProblem, Problem, RemapProblem
+from ..problem import (
+    ContourProblem,
+    EnvelopeProblem,
+    FacesProblem,
+    LabelProblem,
+    NearestProblem,
+    Problem,
+    RemapProblem,
+)
 
 
 class Gpu(NamedTuple):
@@ -51,6 +59,15 @@ class Gpu(NamedTuple):
         stream = torch._C._cuda_getCurrentRawStream(self.device.index)
         for launch in plan.bind(problem.image.data, problem.spacing.data, problem.maps, problem.labels, second):
             self.launch(launch, stream)
+
+    def contour(self, problem: ContourProblem) -> None:
+        """Queue the contour of a mask."""
+        self._queue(remap.contour_plan(problem, self.properties), problem.image.data, 0, problem.out)
+
+    def faces(self, problem: FacesProblem) -> None:
+        """Queue the passes of a feature transform for either side."""
+        plan = nearest.faces_plan(problem, self.properties)
+        self._queue(plan, problem.image.data, problem.spacing.data, problem.maps)
 
     def scatter(
         self, grad: torch.Tensor, index: torch.Tensor, shape: tuple[int, int, int, int, int], sums: torch.Tensor

@@ -1,7 +1,8 @@
 """The feature transform: rows, then a pass over lines for each further axis (``csrc/dtk/nearest.cuh``).
 
 The last axis left comes first, so that the lowest position wins among equals. Squares are integers at equal
-spacing, else float32; then the distances are those of the distance transform, whose plan is appended.
+spacing, else float32; then the distances are those of the distance transform, whose plan is appended. A map that
+moves to the faces between voxels takes the same passes twice, once for either side, and neither result.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import struct
 from math import prod
 from typing import NamedTuple
 
-from ..problem import Image, NearestProblem, Problem, Spacing
+from ..problem import FacesProblem, Image, NearestProblem, Problem, Spacing
 from . import transform
 from .launch import (
     MAX_GRID,
@@ -34,8 +35,8 @@ from .launch import (
 
 STRIP = 8  # voxels of a thread: 1 << ArgTile::kShift of csrc/dtk/argmin.cuh
 _THREADS = 512
-_ROWS = struct.Struct("<q2if4x")
-_LINES = struct.Struct("<4q8iI5i4f")
+_ROWS = struct.Struct("<q2ifi")
+_LINES = struct.Struct("<4q8iI5i8f2i")
 
 
 def plan(
@@ -74,7 +75,7 @@ def _plan(
     direct = values is not None and (equal or len(axes) == 1)  # else the distance transform's distances
     scale = float32(values[axes[-1]]) if values is not None and direct else 0.0
 
-    steps = [_rows_step(image, axes, scale, max_blocks)]
+    steps = [_rows_step(image, axes, scale, False, max_blocks)]
     scratch = align(2 * prod(image.shape)) if len(axes) > 1 else 0
     source: Address = (SCRATCH, 0)
     tiles = 0
@@ -99,7 +100,43 @@ def _plan(
     return Plan(scratch, values is None, tuple(steps))
 
 
-def _rows_step(image: Image, axes: list[int], scale: float, max_blocks: int | None) -> Step:
+def faces_plan(problem: FacesProblem, device: DeviceProperties, max_blocks: int | None = None) -> Plan:
+    """Plan of maps that move in place, which are the first result."""
+    bare = problem._replace(maps=0, image=problem.image._replace(data=0), spacing=problem.spacing._replace(data=0))
+    return _faces_plan(bare, device, max_blocks)
+
+
+@functools.lru_cache(maxsize=1024)
+def _faces_plan(problem: FacesProblem, device: DeviceProperties, max_blocks: int | None) -> Plan:
+    image, spacing, dims = problem.image, problem.spacing, problem.spatial_dims
+    check_options(image, spacing, max_blocks)
+    if min(image.shape) == 0:
+        return Plan(0, False, ())
+    axes = kept_axes(image.shape, dims)
+    if len(axes) == 1:  # maps move in a pass over lines
+        axes = sorted({*axes, 2 if axes[0] != 2 else 1})
+    metrics = ["Rounded"] if spacing.values is not None else [_integer_metric(image, axes, True), "Rounded"]
+    # Scratch: places in the row, places in the slice, tiles.
+    slices = align(2 * prod(image.shape))
+    scratch = slices + (align(4 * prod(image.shape)) if len(axes) == 3 else 0)
+    steps, tiles = [], 0
+    for inverted in (False, True):
+        steps.append(_rows_step(image, axes, 0.0, inverted, max_blocks))
+        source: Address = (SCRATCH, 0)
+        for axis in reversed(axes[:-1]):
+            target = (NOWHERE, 0) if axis == axes[0] else (SCRATCH, slices)
+            for metric in metrics:
+                step, in_global = _lines_step(
+                    image, axes, axis, dims, spacing, metric, 0.0, source, target, device, max_blocks,
+                    move=-1.0 if inverted else 1.0, closed=problem.closed and not inverted,
+                )  # fmt: skip
+                steps.append(step._replace(scratch=(SCRATCH, scratch)))
+                tiles = max(tiles, in_global)
+            source = target
+    return Plan(scratch + tiles, spacing.values is None, tuple(steps))
+
+
+def _rows_step(image: Image, axes: list[int], scale: float, inverted: bool, max_blocks: int | None) -> Step:
     rows = prod(image.shape) // image.shape[2 + axes[-1]]
     words = -(-image.shape[2 + axes[-1]] // 32)
     warps = min(8, (48 * 1024 - STATIC_SHARED) // (12 * words))
@@ -112,7 +149,7 @@ def _rows_step(image: Image, axes: list[int], scale: float, max_blocks: int | No
         (NOWHERE, 0),
         (SECOND, 0) if last else (SCRATCH, 0),
         (NOWHERE, 0),
-        image_bytes(image, axes) + _ROWS.pack(rows, words, last, scale),
+        image_bytes(image, axes) + _ROWS.pack(rows, words, last, scale, inverted),
         (OUT, 0) if last else (NOWHERE, 0),
     )
 
@@ -144,8 +181,10 @@ def _lines_step(
     target: Address,
     device: DeviceProperties,
     max_blocks: int | None,
+    move: float = 0.0,
+    closed: bool = False,
 ) -> tuple[Step, int]:
-    """One pass, and the bytes of its tiles in scratch memory."""
+    """One pass, and the bytes of its tiles in scratch memory; the last moves maps, or writes both results."""
     n, width = image.shape[2 + axis], image.shape[2 + axes[-1]]
     inner = prod(image.shape[2 + k] for k in axes if k > axis)
     last = axis == axes[0]
@@ -182,6 +221,10 @@ def _lines_step(
         3 if samples else 0,
         *map(float32, weights),
         scale if last else 0.0,
+        move,
+        *(0.5 * float32(s) for s in spacing.values or (1.0, 1.0, 1.0)),
+        first,
+        closed,
     )
     step = Step(
         f"dtk::nearest_lines<dtk::{metric}, {str(tile.in_global).lower()}>",

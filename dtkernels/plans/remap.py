@@ -1,4 +1,7 @@
-"""The pass that makes a map of distances (``remap.cuh``), after the maxima of components where they count."""
+"""The pass that makes a map of distances, after the maxima of components where they count; contours of masks.
+
+The kernels are those of ``csrc/dtk/remap.cuh``.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import functools
 import struct
 from math import prod
 
-from ..problem import RemapProblem
+from ..problem import ContourProblem, RemapProblem, Spacing
 from .launch import (
     MAX_GRID,
     NOWHERE,
@@ -24,6 +27,7 @@ from .launch import (
 CHUNK, THREADS, RUN = 4096, 256, 16  # of csrc/dtk/remap.cuh
 
 _REMAP = struct.Struct("<4q3d32f6i")
+_CONTOUR = struct.Struct("<3q2i")
 
 
 def entries(problem: RemapProblem) -> int:
@@ -56,7 +60,7 @@ def _plan(problem: RemapProblem, device: DeviceProperties, max_blocks: int | Non
         return Plan(0, False, ())
     images, voxels = image.shape[0] * image.shape[1], prod(image.shape[2:])
     chunks = -(-voxels // CHUNK)
-    closed = sum(1 << axis for axis in range(3 - problem.spatial_dims, 3)) if problem.closed else 0
+    closed = _closed_axes(problem.spatial_dims) if problem.closed else 0
     constant = image_bytes(image, (0, 1, 2)) + _REMAP.pack(
         images,
         chunks,
@@ -85,3 +89,30 @@ def _plan(problem: RemapProblem, device: DeviceProperties, max_blocks: int | Non
         runs = images * -(-voxels // RUN)
         steps.insert(0, step("component_maxima<int32_t>", -(-runs // THREADS)))
     return Plan(0, spacing.values is None, tuple(steps))
+
+
+def contour_plan(problem: ContourProblem, device: DeviceProperties, max_blocks: int | None = None) -> Plan:
+    """Plan of a contour, which is the result."""
+    image = problem.image._replace(data=0)
+    return _contour_plan(problem._replace(image=image, out=0), device, max_blocks)
+
+
+@functools.lru_cache(maxsize=1024)
+def _contour_plan(problem: ContourProblem, device: DeviceProperties, max_blocks: int | None) -> Plan:
+    image = problem.image
+    check_options(image, Spacing(), max_blocks)
+    if min(image.shape) == 0:
+        return Plan(0, False, ())
+    images, voxels = image.shape[0] * image.shape[1], prod(image.shape[2:])
+    chunks = -(-voxels // CHUNK)
+    closed = _closed_axes(problem.spatial_dims) if problem.closed else 0
+    constant = image_bytes(image, (0, 1, 2)) + _CONTOUR.pack(images, chunks, voxels, problem.connectivity, closed)
+    blocks = min(images * chunks, 32 * device.multiprocessors, max_blocks or MAX_GRID)
+    nowhere = (NOWHERE, 0)
+    step = Step("dtk::contour<uint8_t>", (blocks, 1, 1), THREADS, 0, nowhere, (OUT, 0), nowhere, constant)
+    return Plan(0, False, (step,))
+
+
+def _closed_axes(spatial_dims: int) -> int:
+    """Bit k: beyond axis k of (z, y, x) is background."""
+    return sum(1 << axis for axis in range(3 - spatial_dims, 3))
