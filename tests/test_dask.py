@@ -262,6 +262,60 @@ def test_maps_that_are_not_here(options: dict[str, Any], message: str) -> None:
     assert message in str(raised.value)
 
 
+# ---- metrics
+
+
+@pytest.mark.parametrize("definition", ["medpy", "monai", "deepmind"])
+@pytest.mark.parametrize("spacing", [None, (0.7, 1.6)])
+def test_surface_metrics(definition: str, spacing: tuple[float, float] | None, tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    target = np.stack([blobs((14, 15), w) for w in (7.0, 9.0, 12.0, 9.0)]).reshape(2, 2, 14, 15)
+    pred = target ^ (rng.random(target.shape) < 0.02)
+    pred[0, 1] = False
+    target[1, 0] = pred[1, 0] = False
+    for directed in (False, True):
+        options: dict[str, Any] = {"definition": definition, "directed": directed, "percentiles": (50, 95)}
+        expected = dtk.metrics.surface_metrics(
+            torch.from_numpy(pred), torch.from_numpy(target), spacing, spatial_dims=2, **options
+        )
+        for limit in (6000, "64 MiB"):
+            found = dtkernels.dask.surface_metrics(
+                *(da.from_array(x, (1, 2, 5, 6)) for x in (pred, target)),
+                spacing, spatial_dims=2, block_bytes=limit, scratch=str(tmp_path), **options,
+            ).compute()  # fmt: skip
+            for name in expected:
+                torch.testing.assert_close(found[name], expected[name], rtol=1e-6, atol=0, equal_nan=True)
+            assert torch.equal(found.pred_empty, expected.pred_empty)
+
+
+def test_surface_metrics_in_3d() -> None:
+    pred, target = blobs((12, 13, 14), 9.0), blobs((12, 13, 14), 9.0)[::-1].copy()
+    for definition in ("monai", "deepmind"):
+        expected = dtk.metrics.surface_metrics(
+            torch.from_numpy(pred), torch.from_numpy(target), definition=definition
+        )
+        found = dtkernels.dask.surface_metrics(
+            da.from_array(pred, 5), da.from_array(target, 6), definition=definition, block_bytes=20_000
+        ).compute()
+        for name in expected:
+            torch.testing.assert_close(found[name], expected[name], rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"target": da.zeros((3, 3))}, ValueError, "target: expected the shape of pred"),
+        ({"definition": "mona"}, ValueError, "definition: expected one of"),
+        ({"percentiles": 101}, ValueError, "percentiles: expected numbers from 0 to 100"),
+        ({"definition": "deepmind", "connectivity": 2}, ValueError, "definition: expected another"),
+    ],
+)
+def test_errors_of_metrics(options: dict[str, Any], error: type[Exception], message: str) -> None:
+    with pytest.raises(error) as raised:
+        dtkernels.dask.surface_metrics(**{"pred": da.zeros((4, 4)), "target": da.zeros((4, 4)), **options})
+    assert message in str(raised.value)
+
+
 # ---- schedulers and stores
 
 

@@ -20,6 +20,7 @@ require("dask.array", "chunked arrays", extra="dask")
 
 from .components import label  # noqa: E402
 from .maps import distance_map  # noqa: E402
+from .metrics import surface_metrics  # noqa: E402
 from .transforms import edt, sdf  # noqa: E402
 
-__all__ = ["distance_map", "edt", "label", "sdf"]
+__all__ = ["distance_map", "edt", "label", "sdf", "surface_metrics"]

@@ -111,22 +111,43 @@ def measure(
             if not len(b):
                 continue
             found = _elements(inside, row, definition, sizes, distance, limit)
-            weights = found.weights()
-            d2 = found.squares.astype(np.float64)
-            total[:, b, k] = np.diff(found.starts).reshape(-1, 2).T if weights is None else found.sums(weights)
-            for n, tolerance in enumerate(tolerances):
-                close = d2 <= tolerance**2 * TIE
-                within[n][:, b, k] = found.sums(close if weights is None else close * weights)
-            if limit is not None:
-                continue
-            d = np.sqrt(d2)
-            maximum[:, b, k] = np.maximum.reduceat(d, found.starts[:-1]).reshape(-1, 2).T
-            first[:, b, k] = found.sums(d if weights is None else d * weights)
-            second[:, b, k] = found.sums(d2 if weights is None else d2 * weights)
-            if percentiles:
-                values = _ranked(found, pooled, percentiles)
-                ranked[:, :, b, k] = values.reshape(len(percentiles), len(b), -1).swapaxes(1, 2)
+            total[:, b, k], within[:, :, b, k] = shares(found, tolerances)
+            if limit is None:
+                first[:, b, k], second[:, b, k], maximum[:, b, k] = sums(found)
+                ranked[:, :, b, k] = ranks(found, pooled, percentiles)
     return Moments(*map(torch.from_numpy, (total, first, second, maximum, within, ranked)))
+
+
+def shares(found: Elements, tolerances: tuple[float, ...]) -> tuple[Array, Array]:
+    """Sizes of the surfaces, (2, pairs), and of what is within each tolerance, (tolerances, 2, pairs)."""
+    weights = found.weights()
+    total = np.diff(found.starts).reshape(-1, 2).T if weights is None else found.sums(weights)
+    d2 = found.squares.astype(np.float64)
+    within = np.empty((len(tolerances), *total.shape))
+    for n, tolerance in enumerate(tolerances):
+        close = d2 <= tolerance**2 * TIE
+        within[n] = found.sums(close if weights is None else close * weights)
+    return total, within
+
+
+def sums(found: Elements) -> tuple[Array, Array, Array]:
+    """Sums of distances and of their squares, and the largest distances, each (2, pairs)."""
+    weights = found.weights()
+    d2 = found.squares.astype(np.float64)
+    d = np.sqrt(d2)
+    maximum = np.maximum.reduceat(d, found.starts[:-1]).reshape(-1, 2).T
+    first, second = (found.sums(x if weights is None else x * weights) for x in (d, d2))
+    return first, second, maximum
+
+
+def ranks(found: Elements, pooled: bool, percentiles: tuple[float, ...]) -> Array:
+    """Percentiles of the surfaces, (percentiles, 1 if pooled else 2, pairs)."""
+    pairs = len(found.starts) // 2
+    if not percentiles:
+        return np.empty((0, 1 if pooled else 2, pairs))
+    values = _ranked(found, pooled, percentiles)
+    result: Array = values.reshape(len(percentiles), pairs, -1).swapaxes(1, 2)
+    return result
 
 
 def _by_spacing(spacing: list[float] | Tensor | None, samples: int) -> Iterator[tuple[list[float] | None, Array]]:

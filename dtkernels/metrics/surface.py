@@ -184,6 +184,11 @@ def surface_metrics(
         pred, target, spacing, definition, percentiles, tolerances, directed, distance, connectivity, on_empty,
         on_both_empty, include_background, num_classes, spatial_dims, backend,
     )  # fmt: skip
+    return of_measured(found, directed)
+
+
+def of_measured(found: Measured, directed: bool) -> SurfaceMetrics:
+    """Every metric of what has been summed up."""
     sums, length = found.sums, found.length
     means = sums.first / sums.total
     return SurfaceMetrics(
@@ -237,7 +242,7 @@ def shares_within(
     return Shares(found.nsd(directed), found.empty(0), found.empty(1))
 
 
-class _Measured(NamedTuple):
+class Measured(NamedTuple):
     """Moments, and what becomes of pairs without a surface."""
 
     sums: Moments
@@ -289,7 +294,7 @@ def _measure(
     spatial_dims: int | None,
     backend: str | None,
     shares_only: bool = False,
-) -> _Measured:
+) -> Measured:
     """Check the arguments, and sum up what all metrics follow from."""
     masks.choice("definition", definition, DEFINITIONS)
     if not isinstance(on_empty, (int, float)) or isinstance(on_empty, bool):
@@ -316,17 +321,29 @@ def _measure(
     measure = packed.measure if pred.device.type == "cpu" else dense.measure
     limit = max(tau) if shares_only and tau and distance == "euclidean" and backend is None else None
     sums = measure(images, rows, rule, pooled, q, tau, distances.by_name(distance, backend), limit)
+    diagonal = _diagonal(images, rows) if on_empty == "diagonal" else 0.0
+    return measured(sums, rule, q, tau, images.lead, on_empty, on_both_empty, diagonal)
 
+
+def measured(
+    sums: Moments,
+    rule: Definition,
+    percentiles: tuple[float, ...],
+    tolerances: tuple[float, ...],
+    lead: tuple[int, ...],
+    on_empty: str | float,
+    on_both_empty: str,
+    diagonal: float | Tensor,
+) -> Measured:
+    """Moments of pairs, and which of them lack a surface."""
     present = sums.total > 0  # (2, B, K)
     missing: float | Tensor = math.inf
     if on_empty == "error":
         _refuse_empty(present)
-    elif on_empty == "diagonal":
-        missing = _diagonal(images, rows)
     else:
-        missing = float(on_empty)
+        missing = diagonal if on_empty == "diagonal" else float(on_empty)
     one, none = present[0] ^ present[1], ~(present[0] | present[1])
-    return _Measured(sums, rule, q, tau, images.lead, missing, on_both_empty == "perfect", one, none)
+    return Measured(sums, rule, percentiles, tolerances, lead, missing, on_both_empty == "perfect", one, none)
 
 
 def _refuse_empty(present: Tensor) -> None:
