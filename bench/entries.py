@@ -103,6 +103,8 @@ def libraries() -> Iterator[Entry]:
     yield Entry("libraries", "edt", deep, peers=(*UNSIGNED, "SciPy", "SimpleITK", "MONAI"))
     yield Entry("libraries", "edt", deep, spacing=ANISOTROPIC, peers=(*UNSIGNED, "SciPy", "SimpleITK", "MONAI"))
     yield Entry("libraries", "sdf", deep, spacing=ANISOTROPIC, peers=(*SIGNED, "SciPy", "SimpleITK"))
+    for dtype in ("bool", "int64", "float16", "float32", "float64"):
+        yield Entry("libraries", "edt", deep, dtype=dtype, peers=("converted to uint8",))
     for shape in (flat, deep):
         yield Entry("libraries", "nearest", shape, peers=("SciPy",))
     for kind in ("organ", "ellipsoids", "noise"):

@@ -192,7 +192,7 @@ def libraries(record: Record) -> str:
         (
             (
                 f"`{r['operator']}`" + (f", {r['variant']}" if r["variant"] else ""),
-                f"{mask(r)} {size(r)}",
+                f"{mask(r)} {size(r)}" + (f", {r['dtype']}" if r["dtype"] != "uint8" else ""),
                 spacing(r),
                 ms(r),
                 small(r["error"]),

@@ -165,6 +165,9 @@ def distances(entry: Entry) -> Job:
     threads = entry.threads
     peers: dict[str, Callable[[], Run]] = {
         "one thread": lambda: with_threads(1, ours),
+        "converted to uint8": lambda: (
+            lambda: function((x != 0).byte(), data.spacing, spatial_dims=data.dims, out=out)
+        ),
         "SciPy": lambda: each(lambda m: _scipy(m, data.sampling, signed), data.each.astype(bool)),
         "SimpleITK": lambda: _maurer(data, signed, threads),
         "MONAI": lambda: _monai(data),
