@@ -130,7 +130,7 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory(dir=arguments.work) as work:
         found = [row for side in arguments.sides for row in rows(side, Path(work), arguments.operators)]
-    payload = {"peers": ["dask", "zarr"], "threads": 1, "limit_mib": LIMIT >> 20, "rows": found}
+    payload = {"libraries": ["dask", "zarr"], "threads": 1, "limit_mib": LIMIT >> 20, "rows": found}
     if arguments.save:
         measure.save(arguments.save, payload)
 

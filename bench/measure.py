@@ -106,6 +106,8 @@ PACKAGES = (
     "connected-components-3d",
     "medpy",
     "surface-distance",
+    "dask",
+    "zarr",
     "cupy-cuda12x",
     "cupy-cuda13x",
     "cucim-cu12",

@@ -98,6 +98,7 @@ def finish(lines: list[str], record: Record) -> str:
     """The table, and which machine, when, which versions, by which command."""
     names = {name for row in record["rows"] for name in (*row.get("peers", ()), row.get("maps", ""))}
     used = {package for start, package in LIBRARIES.items() if any(name.startswith(start) for name in names)}
+    used |= set(record.get("libraries", ()))
     versions = ["dtkernels", "torch", *(name for name in record["versions"] if name in used)]
     libraries = ", ".join(f"{name} {record['versions'][name]}" for name in versions)
     source = f"*{record['processor']}, {record['date']}, {libraries}: `{record['command']}`.*"
@@ -362,6 +363,30 @@ def training(record: Record) -> str:
     return finish(lines, record)
 
 
+def large(record: Record) -> str:
+    """Every volume of ``bench.large``."""
+    order = ("edt", "sdf", "label")
+    lines = table(
+        (f"one thread, {record['limit_mib']} MiB", "voxels", "chunked, s>", "ns per voxel>", "peak, MiB>",
+         "in memory, s>", "of it the operator>", "peak, MiB>", "chunked over in memory>"),
+        (
+            (
+                f"`{r['operator']}`",
+                f"{r['side']}³",
+                f"{r['chunked']['seconds']:.1f}",
+                f"{1e9 * r['chunked']['seconds'] / r['side'] ** 3:.0f}",
+                f"{r['chunked']['peak_mib']:.0f}",
+                f"{r['memory']['seconds']:.1f}",
+                f"{r['memory']['operator_seconds']:.1f}",
+                f"{r['memory']['peak_mib']:.0f}",
+                times(r["chunked"]["seconds"] / r["memory"]["seconds"]),
+            )
+            for r in sorted(record["rows"], key=lambda r: (order.index(r["operator"]), r["side"]))
+        ),
+    )  # fmt: skip
+    return finish(lines, record)
+
+
 TABLES: dict[str, Callable[[Record], str]] = {
     "cpu": cpu,
     "masks": masks,
@@ -373,6 +398,7 @@ TABLES: dict[str, Callable[[Record], str]] = {
     "metrics": metrics,
     "losses": losses,
     "envelope": envelope,
+    "large": large,
     "training": training,
 }
 

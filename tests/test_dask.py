@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import types
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -194,6 +195,86 @@ def test_label_keeps_no_volume() -> None:
     expected = dtk.label(torch.from_numpy(source.array))[0].numpy()
     np.testing.assert_array_equal(labels.compute(), expected, strict=True)
     assert (source.reads == 2).all()
+
+
+# ---- chunks of another library
+
+
+class FakeCupy(np.lib.mixins.NDArrayOperatorsMixin):
+    """CuPy's manners in host memory: NumPy's functions take it, and nothing makes an array of NumPy of it."""
+
+    __module__ = "fakecupy"  # CuPy's own name has dask import it
+
+    def __init__(self, values: Any) -> None:
+        self.values = np.asarray(values)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or name == "values":
+            raise AttributeError(name)
+        value = getattr(self.values, name)
+        return (
+            (lambda *args, **kwargs: rewrap(value(*unwrap(args), **unwrap(kwargs)))) if callable(value) else value
+        )
+
+    def __array__(self, *_: Any, **__: Any) -> Any:
+        raise TypeError("Implicit conversion to a NumPy array is not allowed")
+
+    def __array_ufunc__(self, function: Any, method: str, *args: Any, **kwargs: Any) -> Any:
+        return rewrap(getattr(function, method)(*unwrap(args), **unwrap(kwargs)))
+
+    def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
+        kwargs = {name: value for name, value in kwargs.items() if name != "like"}
+        return rewrap(function(*unwrap(args), **unwrap(kwargs)))
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __getitem__(self, key: Any) -> Any:
+        return rewrap(self.values[unwrap(key)])
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        assert isinstance(value, (FakeCupy, int, float))
+        self.values[unwrap(key)] = unwrap(value)
+
+    def __dlpack__(self, **options: Any) -> Any:
+        return self.values.__dlpack__(**options)
+
+    def __dlpack_device__(self) -> Any:
+        return self.values.__dlpack_device__()
+
+    def get(self) -> NDArray[Any]:
+        return self.values
+
+
+def unwrap(x: Any) -> Any:
+    if isinstance(x, (tuple, list)):
+        return type(x)(unwrap(y) for y in x)
+    if isinstance(x, dict):
+        return {name: unwrap(y) for name, y in x.items()}
+    return x.values if isinstance(x, FakeCupy) else x
+
+
+def rewrap(x: Any) -> Any:
+    if isinstance(x, (tuple, list)):
+        return type(x)(rewrap(y) for y in x)
+    return FakeCupy(x) if isinstance(x, (np.ndarray, np.bool_, np.number)) else x
+
+
+def test_chunks_of_cupy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cupy = types.ModuleType("fakecupy")
+    cupy.from_dlpack = lambda tensor: FakeCupy(np.from_dlpack(tensor))  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "fakecupy", cupy)
+    mask = blobs((14, 15, 16), 9.0)
+    x = da.from_array(mask, 6).map_blocks(FakeCupy, meta=FakeCupy(np.empty((0, 0, 0), bool)), dtype=bool)
+    for limit in (3000, "64 MiB"):
+        for scratch in (None, str(tmp_path)):
+            for op, options in (("edt", {"border": "closed"}), ("sdf", {}), ("sdf", {"spacing": (1.0, 0.5, 2.0)})):
+                found = chunked(op, x, block_bytes=limit, scratch=scratch, **options).compute()
+                assert isinstance(found, FakeCupy)
+                error = 1e-6 if "spacing" in options else 0
+                np.testing.assert_allclose(found.get(), in_memory(op, mask, **options), rtol=error)
+    labels, _ = dtkernels.dask.label(x)
+    assert isinstance(labels.compute(), FakeCupy)
 
 
 # ---- maps

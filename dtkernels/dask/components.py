@@ -137,7 +137,12 @@ class _Seams(NamedTuple):
     """What a block has to say to its neighbours, and for the numbering."""
 
     names: Integers  # of its components, ascending
-    faces: list[tuple[Integers, Integers]]  # by axis, at its low and its high end: names + 1, 0 in the background
+    faces: list[tuple[Any, Any]]  # labels at the low and the high end of each axis, int32
+
+    def named(self, axis: int, end: int) -> Integers:
+        """A face: names + 1, and 0 in the background."""
+        result: Integers = np.concatenate([[0], self.names + 1])[self.faces[axis][end]]
+        return np.asarray(result)
 
 
 class _Numbering(NamedTuple):
@@ -169,11 +174,7 @@ def _local(block: Any, place: _Place, connectivity: int, backend: str | None) ->
 
 def _seams(block: Any, place: _Place, connectivity: int, backend: str | None) -> _Seams:
     labels, names = _local(block, place, connectivity, backend)
-    table = np.concatenate([[0], names + 1])
-    faces = [
-        (np.asarray(table[labels.take(0, axis)]), np.asarray(table[labels.take(-1, axis)]))
-        for axis in range(place.dims)
-    ]
+    faces = [(labels.take(0, axis), labels.take(-1, axis)) for axis in range(place.dims)]
     return _Seams(names, faces)
 
 
@@ -181,10 +182,10 @@ def _unions(
     here: _Seams, steps: Sequence[tuple[int, ...]], beyond: Sequence[_Seams], axis: int, connectivity: int
 ) -> Integers:
     """Pairs of names that meet across the high end of a block, beyond which lie blocks up to one step aside."""
-    plane = here.faces[axis][1]
+    plane = here.named(axis, 1)
     padded = np.zeros([n + 2 for n in plane.shape], np.int64)
     for step, other in zip(steps, beyond, strict=True):
-        face = other.faces[axis][0]
+        face = other.named(axis, 0)
         target = tuple({-1: slice(0, 1), 0: slice(1, -1), 1: slice(-1, None)}[s] for s in step)
         source = tuple({-1: slice(-1, None), 0: slice(None), 1: slice(0, 1)}[s] for s in step)
         padded[target] = face[source]
