@@ -210,7 +210,12 @@ def metrics() -> Iterator[Entry]:
             yield Entry("metrics", "surface_metrics", (128,) * 3, batch=(1, 1), **options)
             continue
         yield Entry("metrics", "surface_metrics", (128,) * 3, batch=(1, 1), spacing=ANISOTROPIC, **options)
-        yield Entry("metrics", "surface_metrics", (96,) * 3, batch=(4, 3), dtype="float32", **options)
+        yield Entry("metrics", "surface_metrics", (128,) * 3, batch=(4, 3), dtype="float32", **options)
+        yield Entry(
+            "metrics", "nsd", (128,) * 3, batch=(1, 1), **{**options, "peers": ("transform", *options["peers"])}
+        )
+    for matching, peer_of_lesions in (("voronoi", "MONAI (Dice alone)"), ("iou", "panoptica")):
+        yield Entry("metrics", "lesions", (128,) * 3, variant=matching, batch=(1, 1), peers=(peer_of_lesions,))
     yield Entry("metrics", "hd", (128,) * 3, batch=(1, 1), peers=("scikit-image", "SimpleITK", "MedPy"))
 
 

@@ -245,7 +245,7 @@ def backends(record: Record) -> str:
 
 
 def metrics(record: Record) -> str:
-    """HD95, ASSD and NSD, then the Hausdorff distance alone."""
+    """HD95, ASSD and NSD, then NSD alone, lesions, and the Hausdorff distance alone."""
     lines = table(
         ("HD95 + ASSD + NSD, one thread", "dtype", "definition", "spacing", "ms>", "peer's time over ours"),
         (
@@ -254,7 +254,12 @@ def metrics(record: Record) -> str:
             if r["operator"] == "surface_metrics"
         ),
     )
+    words = {"voronoi": "in Voronoi cells", "iou": "matched by IoU"}
     for r in record["rows"]:
+        if r["operator"] == "nsd":
+            lines += ["", f"NSD alone by `{r['variant']}`, of {size(r)}: {ms(r)} ms; {ratios(r, '')}."]
+        if r["operator"] == "lesions":
+            lines += ["", f"A hundred lesions in {size(r)}, {words[r['variant']]}: {ms(r)} ms; {ratios(r, '')}."]
         if r["operator"] == "hd":
             lines += ["", f"The Hausdorff distance alone, of {size(r)}: {ms(r)} ms; {ratios(r, '')}."]
     return finish(lines, record)

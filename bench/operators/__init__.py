@@ -22,6 +22,8 @@ OPERATORS: dict[str, Callable[[Entry], Job]] = {
     "distance_map": maps.distance_map,
     "loss": losses.loss,
     "surface_metrics": metrics.surface_metrics,
+    "nsd": metrics.nsd,
+    "lesions": metrics.lesions,
     "hd": metrics.hausdorff,
     "envelope": envelope.values,
     "envelope_backward": envelope.backward,

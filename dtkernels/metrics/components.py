@@ -135,8 +135,9 @@ def lesion_metrics(
         spatial_dims: as in :func:`.surface_metrics`.
 
     Returns:
-        :class:`LesionMetrics`. A target without a lesion has nan means. An infinite distance makes its image's
-        mean infinite; ``lesions`` has every value. Not differentiable.
+        :class:`LesionMetrics`. A target without a lesion has nan means (MONAI after 1.6: distances of 0 where
+        nothing is predicted either). An infinite distance makes its image's mean infinite; ``lesions`` has every
+        value. Not differentiable.
 
     Raises:
         TypeError, ValueError: as :func:`.surface_metrics`; ``threshold`` is not from 0 to 1.

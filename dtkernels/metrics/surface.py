@@ -143,7 +143,7 @@ def surface_metrics(
             order, or a ``(B, spatial_dims)`` tensor with a row per sample.
         definition: ``"medpy"``, ``"monai"`` or ``"deepmind"``.
         percentiles: in 0 .. 100, for ``hd_percentiles``. (MONAI takes 0 for the maximum.)
-        tolerances: for ``nsd``, in the unit of ``spacing``. A distance within a relative 1e-6 of a tolerance
+        tolerances: for ``nsd``, in the unit of ``spacing``. A distance within a relative 5e-7 of a tolerance
             counts as within it: rounding shall not decide ties.
         directed: HD, its percentiles and NSD look from the prediction's surface only. ASD always does, ASSD,
             MSD and RMSD never do.

@@ -24,7 +24,7 @@ Differences from MONAI, on purpose:
   through SciPy or cuCIM, nothing is read back from a GPU;
 * ``on_empty``, a keyword of its own at the end of every constructor and function;
 * the warning that a mask is empty names the class and comes on CPUs only (on GPUs it takes a synchronisation);
-* ``class_thresholds`` within a relative 1e-6 of a distance count as reached: MONAI compares rounded numbers;
+* ``class_thresholds`` within a relative 5e-7 of a distance count as reached: MONAI compares rounded numbers;
 * a list of images may have a spacing per image;
 * percentiles of more than 16 million distances work (torch.quantile refuses them);
 * a process without any value takes part in gathering (MONAI's waits for ever); ignite's communicator is unknown;
