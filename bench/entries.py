@@ -215,7 +215,7 @@ def metrics() -> Iterator[Entry]:
             "metrics", "nsd", (128,) * 3, batch=(1, 1), **{**options, "peers": ("transform", *options["peers"])}
         )
     for matching, peer_of_lesions in (("voronoi", "MONAI (Dice alone)"), ("iou", "panoptica")):
-        yield Entry("metrics", "lesions", (128,) * 3, variant=matching, batch=(1, 1), peers=(peer_of_lesions,))
+        yield Entry("metrics", "lesions", (64,) * 3, variant=matching, batch=(1, 1), peers=(peer_of_lesions,))
     yield Entry("metrics", "hd", (128,) * 3, batch=(1, 1), peers=("scikit-image", "SimpleITK", "MedPy"))
 
 

@@ -259,7 +259,7 @@ def metrics(record: Record) -> str:
         if r["operator"] == "nsd":
             lines += ["", f"NSD alone by `{r['variant']}`, of {size(r)}: {ms(r)} ms; {ratios(r, '')}."]
         if r["operator"] == "lesions":
-            lines += ["", f"A hundred lesions in {size(r)}, {words[r['variant']]}: {ms(r)} ms; {ratios(r, '')}."]
+            lines += ["", f"Some forty lesions in {size(r)}, {words[r['variant']]}: {ms(r)} ms; {ratios(r, '')}."]
         if r["operator"] == "hd":
             lines += ["", f"The Hausdorff distance alone, of {size(r)}: {ms(r)} ms; {ratios(r, '')}."]
     return finish(lines, record)

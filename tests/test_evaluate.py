@@ -341,6 +341,19 @@ def test_a_bad_case_is_named_and_the_others_go_on(folders, what):
     assert "1 of 1 cases failed" in single.stderr
 
 
+def test_bad_cases_are_named_by_several_processes_too(folders):
+    pred, target = folders
+    broken(pred, "truncated")
+    (target / "c.nii.gz").write_text("not a volume")
+    result = run(pred, target, "--jobs", 2, "--json", code=1)
+    record = json.loads(result.stdout)
+    assert [case["name"] for case in record["cases"]] == ["a", "d"]
+    assert [failure["name"] for failure in record["failures"]] == ["b", "c"]
+    assert record["failures"][0]["reason"].startswith(f"{pred / 'b.nii.gz'}: cannot be read")
+    assert record["failures"][1]["reason"].startswith(f"{target / 'c.nii.gz'}: cannot be read")
+    assert "2 of 4 cases failed" in result.stderr
+
+
 def test_files_without_a_partner_are_failures(folders):
     pred, target = folders
     (pred / "b.nii.gz").unlink()

@@ -443,6 +443,9 @@ def test_dtypes(dtype, path):
     assert_same(surface_metrics(pred.to(dtype), target.to(dtype)), expected)
     if dtype == torch.uint8:  # masks of 0 and 255 are masks
         assert_same(surface_metrics(pred.to(dtype) * 255, target.to(dtype)), expected)
+        numbered = pred * torch.arange(1, 5, dtype=dtype).reshape(4, 1, 1, 1)  # each class has its number
+        assert_same(surface_metrics(numbered, target.to(dtype)), expected)
+        assert torch.equal(metrics.dice(numbered, target).nan_to_num(), metrics.dice(pred, target).nan_to_num())
     if dtype.is_floating_point:  # NaN is background
         other = torch.where(pred, 1.0, math.nan).to(dtype)
         assert_same(surface_metrics(other, target), expected)
@@ -690,6 +693,7 @@ def test_nothing_is_read_back(definition, on_empty, monkeypatch):
         surface_metrics(labels, labels, definition=definition, num_classes=3, spatial_dims=3)
         for distance in ("chessboard", "taxicab"):
             surface_metrics(pred, target, distance=distance, connectivity=2, on_empty=on_empty)
+        metrics.normalized_surface_dice(pred, target, definition=definition, tolerance=2)
         metrics.overlap_metrics(pred, target, on_both_empty="perfect")
         metrics.aggregate(result["hd95"])
     with pytest.raises(AssertionError, match="reads back"), NoReadBack():
