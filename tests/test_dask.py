@@ -435,6 +435,15 @@ def test_schedulers_and_zarr(scheduler: str, tmp_path: Path, request: pytest.Fix
             target = str(tmp_path / f"phi-{through is None}.zarr")
             phi.to_zarr(target)
             np.testing.assert_array_equal(zarr.open(target)[:], in_memory("sdf", mask), strict=True)
+        if scheduler == "processes":
+            return
+        labels, count = dask.compute(*dtkernels.dask.label(source, block_bytes=100_000))
+        expected = dtk.label(torch.from_numpy(mask))
+        np.testing.assert_array_equal(labels, expected[0].numpy(), strict=True)
+        assert count == expected[1]
+        metrics = dtkernels.dask.surface_metrics(source, source[::-1]).compute()
+        there = dtk.metrics.surface_metrics(torch.from_numpy(mask), torch.from_numpy(mask[::-1].copy()))
+        torch.testing.assert_close(metrics["assd"], there["assd"])
 
 
 class Counted:
