@@ -77,6 +77,7 @@ SUITES = (
     "envelope",
     "soft",
     "backends",
+    "distance_sums",
     "losses",
     "losses_formulas",
     "metrics",

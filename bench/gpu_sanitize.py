@@ -54,6 +54,11 @@ def main() -> int:
             on_gpu = given.cuda() if isinstance(given, torch.Tensor) else given
             got = dtk.nearest(mask.cuda(), on_gpu, spatial_dims=dims)[1].cpu()
             wrong += not torch.equal(got, dtk.nearest(mask, given, spatial_dims=dims)[1])
+            for operator in (torch.ops.dtk.boundary_sums, torch.ops.dtk.hausdorff_sums):
+                listed = list(given) if isinstance(given, tuple) else given
+                expected = operator(probabilities, mask, listed)
+                got = operator(probabilities.cuda(), mask.cuda(), on_gpu if listed is given else listed)
+                wrong += not torch.allclose(got[1].cpu(), expected[1], rtol=1e-5, atol=1e-5)
         for connectivity in range(1, dims + 1):
             options = {"connectivity": connectivity, "spatial_dims": dims}
             got = dtk.label((probabilities > 0.6).cuda(), **options)[0].cpu()

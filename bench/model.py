@@ -17,6 +17,7 @@ import numpy as np
 
 from bench import masks
 from dtkernels.plans import transform as plans
+from dtkernels.plans import weigh as weigh_plans
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
@@ -74,6 +75,13 @@ def bytes_per_voxel(plan: plans.Plan, element: int) -> float:
             total += element if source == plans.FROM_IMAGE else _FORMAT_BYTES[source]
             total += _FORMAT_BYTES[target]
     return total
+
+
+def bytes_of_sums(plan: weigh_plans.SumsPlan, element: int) -> float:
+    """The same of sums weighed by distances, of a target of ``element`` bytes and a float32 prediction."""
+    if plan.target is None:
+        return bytes_per_voxel(plan.weighed, element) + 4
+    return bytes_per_voxel(plan.target, element) + bytes_per_voxel(plan.weighed, 4) + 4 + 4  # prediction, map
 
 
 def count(

@@ -96,7 +96,7 @@ class RemapProblem(NamedTuple):
 
 
 class Measure(enum.IntEnum):
-    """What is summed (:mod:`dtkernels.distance_sums`); the order is that of ``csrc/dtk/weigh.cuh``."""
+    """What is summed (:mod:`dtkernels.distance_sums`); the order is that of ``csrc/dtk/measure.h``."""
 
     BOUNDARY = 0
     TWO_SIDED = 1

@@ -28,9 +28,10 @@ if "dtkernels" not in sys.modules and os.environ.get("DTK_EMULATED_ALONE"):
 
 plans: Any = importlib.import_module("dtkernels.plans.transform")
 nearest_plans: Any = importlib.import_module("dtkernels.plans.nearest")
+weigh_plans: Any = importlib.import_module("dtkernels.plans.weigh")
 label_plans: Any = importlib.import_module("dtkernels.plans.label")
 problems: Any = importlib.import_module("dtkernels.problem")
-DType, Rule = problems.DType, problems.Rule
+DType, Rule, Measure = problems.DType, problems.Rule, problems.Measure
 
 Bytes = NDArray[np.uint8]
 GARBAGE = 0xA5
@@ -159,6 +160,42 @@ def label(
     images = described.shape[0] * described.shape[1]
     labels, counts = execute(library, plan, described, 0, 4, second=4 * images)
     return labels.view(np.int32).reshape(described.shape), counts.view(np.int32).reshape(described.shape[:2])
+
+
+def weigh(
+    library: Library,
+    prediction: NDArray[np.float32],
+    target: NDArray[Any],
+    dims: int,
+    options: Options,
+    measure: Any,
+    alpha: int = 2,
+    shift: bool = False,
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Sums of pieces (batch, class, pieces) and gradient.
+
+    The target is a label map where ``options`` have classes, otherwise one of numbers, unless it is bool.
+    """
+    of_prediction = _image(prediction, options._replace(rule=Rule.ABOVE, threshold=0.5, classes=None))
+    of_target, rows = _image(target, options), _spacing(options)
+    soft = options.classes is None and target.dtype != np.bool_
+    problem = problems.SumsProblem(
+        of_prediction, of_target, dims, rows, measure, alpha, shift, soft and measure != Measure.BOUNDARY, 0, 0
+    )
+    only = {"max_blocks": options.max_blocks, "solver": options.solver, "fused": options.fused}
+    images = prediction.shape[0] * prediction.shape[1]
+    each = None if isinstance(options.spacing, tuple) else np.repeat(options.spacing, prediction.shape[1], 0)
+    gradient, *guards = _guarded(4 * prediction.size)
+    plan = weigh_plans.plan(problem._replace(gradient=gradient.ctypes.data), options.device, **only)
+    scratch, *scratch_guards = _guarded(plan.scratch_bytes)
+    for launch in plan.bind(rows.data, _address(each), scratch.ctypes.data):
+        library.launch(launch)
+    for guard in (*guards, *scratch_guards):
+        assert (guard == GARBAGE).all(), "written beside the gradient or the scratch"
+    partials = scratch[plan.partials :][: 4 * images * plan.pieces].view(np.float32)
+    return partials.reshape(*prediction.shape[:2], plan.pieces), gradient.view(np.float32).reshape(
+        prediction.shape
+    )
 
 
 def _image(image: NDArray[Any], options: Options) -> Any:

@@ -92,8 +92,33 @@ def test_no_host_synchronisation(mask: torch.Tensor) -> None:
         dtk.nearest(mask)
         dtk.nearest(mask, spacing)
         dtk.label(mask, connectivity=3)
+        torch.ops.dtk.boundary_sums(mask.float(), mask)
+        torch.ops.dtk.hausdorff_sums(mask.float(), mask, spacing)
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize(
+    "shape", [(4, 2, 17, 19, 33), (2, 2, 128, 128, 128), (1, 1, 300, 200, 250), (2, 3, 700, 900)]
+)
+def test_sums_and_gradients(shape: tuple[int, ...]) -> None:
+    """Thousands of blocks at once: gradients as on the CPU, and the same bits in every run."""
+    p = torch.rand(shape, generator=torch.Generator().manual_seed(4))
+    labels = torch.randint(0, shape[1], (shape[0], *shape[2:]), generator=torch.Generator().manual_seed(5))
+    calls: list[tuple[Any, dict[str, Any]]] = [
+        (torch.ops.dtk.boundary_sums, {"shift": True}),
+        (torch.ops.dtk.hausdorff_sums, {"alpha": 1}),
+        (torch.ops.dtk.hausdorff_sums, {"variant": "one_sided"}),
+    ]
+    for operator, options in calls:
+        expected = operator(p, labels, first_label=0, **options)
+        sums, gradient = operator(p.cuda(), labels.cuda(), first_label=0, **options)
+        assert torch.equal(gradient.cpu(), expected[1])
+        torch.testing.assert_close(sums.cpu(), expected[0], rtol=1e-5, atol=1e-2)
+        for _ in range(5):
+            again = operator(p.cuda(), labels.cuda(), first_label=0, **options)
+            assert torch.equal(again[0], sums)
+            assert torch.equal(again[1], gradient)
 
 
 def test_graph_replay_follows_its_input(mask: torch.Tensor) -> None:

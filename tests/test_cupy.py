@@ -335,11 +335,12 @@ def test_label_as_on_the_cpu_backend(fake: FakeCuPy, shape: tuple[int, ...]) -> 
 
 @emulated
 @compiled
-def test_suites_of_positions_and_labels(tmp_path: Path) -> None:
+@pytest.mark.parametrize("names", [("label", "nearest"), ("distance_sums",)], ids="+".join)
+def test_suites_of_other_operators(tmp_path: Path, names: tuple[str, ...]) -> None:
     """The suites that other backends pass, through this front end and the emulated kernels."""
     # Without the ladder of backends, in which this one serves CPUs now.
     selection = ["-m", "not large", "-k", "not ladder and not compile_with", "-p", "no:cacheprovider"]
-    suites = [str(ROOT / "tests" / f"test_{name}.py") for name in ("label", "nearest")]
+    suites = [str(ROOT / "tests" / f"test_{name}.py") for name in names]
     done = subprocess.run(
         [
             sys.executable,
@@ -863,7 +864,7 @@ def find_nvrtc() -> Any:
     return NVRTC(str(found[max(found)])) if found else None
 
 
-REGISTERED = re.findall(r"DTK_KERNEL\(\w+, (dtk::.*>)\),", (ROOT / "csrc/cuda/launch.cu").read_text())
+REGISTERED = re.findall(r"DTK_KERNEL\([\w<>]+,\s+(dtk::.*>)\),", (ROOT / "csrc/cuda/launch.cu").read_text())
 
 
 @pytest.fixture

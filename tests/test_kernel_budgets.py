@@ -24,8 +24,10 @@ from emulator import build  # noqa: E402
 from test_plan import problem  # noqa: E402
 
 from bench import masks, model  # noqa: E402
+from dtkernels.plans import weigh  # noqa: E402
 from dtkernels.plans.launch import STATIC_SHARED  # noqa: E402
 from dtkernels.plans.transform import plan  # noqa: E402
+from dtkernels.problem import Measure, SumsProblem  # noqa: E402
 
 # Registers per thread on sm_90. Passes run with up to 1,024 threads, so 64 is the end; 65,536 registers of a
 # multiprocessor over the budget are the threads that can be resident.
@@ -133,3 +135,14 @@ def test_volumes_of_256_move_nine_bytes_per_voxel() -> None:
     the_plan = plan(volume, H200)
     assert the_plan.steps[1].kernel.endswith("dtk::Strips, true>")
     assert model.bytes_per_voxel(the_plan, 1) == 9
+
+
+@pytest.mark.parametrize(
+    ("measure", "moved"), [(Measure.BOUNDARY, 11), (Measure.ONE_SIDED, 11), (Measure.TWO_SIDED, 25)]
+)
+def test_sums_write_no_map_of_the_prediction(measure: Measure, moved: int) -> None:
+    """128^3 of labels: a transform of bytes (7) and the prediction; or that, the prediction's transform (10), the
+    target's map and the prediction once more."""
+    volumes: Any = problem((4, 2, 128, 128, 128))
+    sums = SumsProblem(volumes.image, volumes.image, 3, volumes.spacing, measure, 2, False, False, 0, 0)
+    assert model.bytes_of_sums(weigh.plan(sums, H200), 1) == moved

@@ -15,7 +15,7 @@ import pytest
 from emulated import SOURCES, Library
 from emulator import build
 
-from dtkernels.plans import label, nearest, remap
+from dtkernels.plans import label, nearest, remap, weigh
 from dtkernels.plans import transform as plans
 from dtkernels.plans.launch import STATIC_SHARED, DeviceProperties, Step
 from dtkernels.plans.transform import plan
@@ -26,11 +26,13 @@ from dtkernels.problem import (
     Image,
     Inside,
     LabelProblem,
+    Measure,
     NearestProblem,
     Problem,
     RemapProblem,
     Rule,
     Spacing,
+    SumsProblem,
 )
 
 DEVICES = {
@@ -427,7 +429,12 @@ def test_parameters_have_the_size_of_their_structs() -> None:
         others.append(nearest.faces_plan(FacesProblem(128, image, 3, spacing, True), device))
         if prod(shape[2:]) < 2**32:
             others.append(label.plan(LabelProblem(image, 1, 128, 256), device))
-        for launch in (launch for other in others for launch in other.bind(1, 2, 3, 4, 5)):
+        weighed = [
+            weigh.plan(SumsProblem(image, image, 3, spacing, measure, 2, False, False, 128, 256), device)
+            for measure in (Measure.BOUNDARY, Measure.TWO_SIDED)
+        ]
+        launches = [launch for other in others for launch in other.bind(1, 2, 3, 4, 5)]
+        for launch in [*launches, *(launch for sums in weighed for launch in sums.bind(1, 2, 4))]:
             assert sizes[launch.kernel] == len(launch.params)
             asked.add(launch.kernel)
     elsewhere = {name for name in sizes if "parabolas" in name or "receivers" in name}  # test_envelope_emulated.py
@@ -438,6 +445,8 @@ def test_constants_agree_with_the_sources() -> None:
     csrc = Path(__file__).parent.parent / "csrc"
     launcher, lines = (csrc / "cuda/launch.cu").read_text(), (csrc / "dtk/lines.cuh").read_text()
     assert f"kStaticShared = {STATIC_SHARED};" in launcher
+    measures = re.findall(r"^\s*k(\w+),", (csrc / "dtk/measure.h").read_text(), re.MULTILINE)
+    assert [m.upper() for m in measures] == [m.name.replace("_", "") for m in Measure]
     formats = re.search(r"enum Format : int32_t \{(.*?)\};", lines, re.DOTALL)
     assert formats is not None
     names = re.findall(r"^\s*k(\w+),", formats.group(1), re.MULTILINE)

@@ -1,7 +1,8 @@
 // The end of a transform, for every kernel that writes distances: from the squared distance of a voxel to its
 // square root, spacing, sign and element type, and the largest squares of each image on the way.
 //
-// kPlain: the caller wants float32 and no extrema, as nearly every one does; the rest is decided at run time.
+// kIsPlain: the caller wants float32 and no extrema, as nearly every one does; the rest is decided at run
+// time.
 //
 // Extrema: for each image the largest finite squared distances of its foreground and of its background (0 in
 // an unsigned transform), taken by maximum into what the caller zeroed. Floats that are not negative compare
@@ -31,12 +32,14 @@ __device__ inline uint32_t warp_max(uint32_t x) {
 #endif
 }
 
-template <typename Value, bool kSigned, bool kPlain>
+template <typename Value, bool kSigned, bool kIsPlain>
 class Epilogue {
   using S = Squares<Value>;
   using Cost = typename S::Cost;
 
  public:
+  static constexpr bool kPlain = kIsPlain;
+
   template <typename Params>
   __device__ explicit Epilogue(const Params& params)
       : out_(params.at.target),
@@ -104,5 +107,20 @@ class Epilogue {
   float scale_, unit_;
   Cost inside_ = 0, outside_ = 0;
 };
+
+// The end of a kernel that holds a slice in shared memory; weigh.cuh has another one.
+template <typename Value, bool kSigned, typename Params, typename Block>
+__device__ void write_slice(const Params& params, const Block& block, uint32_t slice, bool plain) {
+  const int64_t image = slice / uint32_t(params.extent[0]);
+  if (plain) {
+    Epilogue<Value, kSigned, true> end(params);
+    block.store(slice, end);
+    end.reduce(image);
+  } else {
+    Epilogue<Value, kSigned, false> end(params);
+    block.store(slice, end);
+    end.reduce(image);
+  }
+}
 
 }  // namespace dtk

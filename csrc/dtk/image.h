@@ -46,6 +46,21 @@ DTK_INLINE float half_to_float(uint16_t h) {
 
 DTK_INLINE float bfloat16_to_float(uint16_t b) { return bits_to_float(uint32_t(b) << 16); }
 
+// Element `at` of an array of `dtype`.
+DTK_INLINE float read_number(const void* data, int32_t dtype, int64_t at) {
+  switch (dtype) {
+    case kUInt8: return static_cast<const uint8_t*>(data)[at];
+    case kInt8: return static_cast<const int8_t*>(data)[at];
+    case kInt16: return static_cast<const int16_t*>(data)[at];
+    case kInt32: return float(static_cast<const int32_t*>(data)[at]);
+    case kInt64: return float(static_cast<const int64_t*>(data)[at]);
+    case kFloat16: return half_to_float(static_cast<const uint16_t*>(data)[at]);
+    case kBFloat16: return bfloat16_to_float(static_cast<const uint16_t*>(data)[at]);
+    case kFloat32: return static_cast<const float*>(data)[at];
+    default: return float(static_cast<const double*>(data)[at]);
+  }
+}
+
 template <typename T>
 DTK_INLINE bool is_foreground(T x, int32_t rule, double threshold, int64_t class_index) {
   if (rule == kAbove) return double(x) > threshold;  // false for NaN

@@ -24,6 +24,7 @@
 #include "operands.cuh"
 #include "runs.cuh"
 #include "strips.cuh"
+#include "weigh.cuh"
 #include "window.cuh"
 
 namespace dtk {
@@ -264,11 +265,11 @@ struct Pass {
     return border;
   }
 
-  // The last pass: clamp at a closed border, epilogue.
-  __device__ void store_distances(const Squares<Value>& squares,
-                                  const typename Squares<Value>::Cost* border) const {
+  // The last pass: clamp at a closed border, epilogue. Returns the image of the thread's last voxel.
+  template <typename End>
+  __device__ int64_t store_distances(const Squares<Value>& squares,
+                                     const typename Squares<Value>::Cost* border, End& end) const {
     using S = Squares<Value>;
-    Epilogue<Value, kSigned, false> epilogue(params);
     const int64_t start = origin() + first * params.length;
     const int total = count * params.length;
     Cursor at(params.length);
@@ -277,9 +278,9 @@ struct Pass {
     const int64_t first_image = line / per_image, first_line = line % per_image;
     int64_t image = first_image;
     for (int e = int(threadIdx.x); e < total; e += int(blockDim.x)) {
-      if (epilogue.has_extrema() && first_line + at.lane >= per_image) {
+      if (end.has_extrema() && first_line + at.lane >= per_image) {
         const int64_t now = first_image + (first_line + at.lane) / per_image;
-        if (now != image) epilogue.hand_over(image);
+        if (now != image) end.hand_over(image);
         image = now;
       }
       const Value v = tile.template solved<Solver, kSigned>(at.p, at.lane, squares);
@@ -288,15 +289,32 @@ struct Pass {
         const int face = smaller(at.p + 1, params.length - at.p);
         cost = smaller(cost, smaller(border[at.lane], squares.steps(Value(face))));
       }
-      epilogue.write(start + e, cost, S::negative(v));
+      end.write(start + e, cost, S::negative(v));
       at.advance();
     }
-    epilogue.reduce(image);
+    return image;
   }
 };
 
-template <typename Value, bool kSigned, typename Site, typename Solver, bool kGlobal>
-__global__ void __launch_bounds__(1024, 1) lines(const __grid_constant__ Lines params) {
+// The end of a tile of the last pass: distances, or what weigh.cuh makes of them.
+template <typename Value, bool kSigned, typename Pass>
+__device__ void write_tile(const Lines& params, const Pass& pass, const Squares<Value>& squares,
+                           const typename Squares<Value>::Cost* border, int64_t) {
+  Epilogue<Value, kSigned, false> end(params);
+  end.reduce(pass.store_distances(squares, border, end));
+}
+// A group is an image here.
+template <typename Value, bool kSigned, typename Pass>
+__device__ void write_tile(const Weighed<Lines>& params, const Pass& pass, const Squares<Value>& squares,
+                           const typename Squares<Value>::Cost* border, int64_t item) {
+  Weigher<Value> end(params, pass.group);
+  pass.store_distances(squares, border, end);
+  end.reduce(item);
+}
+
+// Params: Lines, or for the last pass Weighed<Lines>.
+template <typename Value, bool kSigned, typename Site, typename Solver, bool kGlobal, typename Params = Lines>
+__global__ void __launch_bounds__(1024, 1) lines(const __grid_constant__ Params params) {
   using S = Squares<Value>;
   DTK_DYNAMIC_SHARED(uint64_t, dynamic_shared);  // for its alignment
   unsigned char* shared = reinterpret_cast<unsigned char*>(dynamic_shared);
@@ -347,7 +365,7 @@ __global__ void __launch_bounds__(1024, 1) lines(const __grid_constant__ Lines p
       __syncthreads();
     }
     if (params.last) {
-      pass.store_distances(squares, border);
+      write_tile<Value, kSigned>(params, pass, squares, border, item);
     } else {
       pass.store_squares(squares);
     }

@@ -38,6 +38,7 @@
 #pragma once
 #include "epilogue.cuh"
 #include "runs.cuh"
+#include "weigh.cuh"
 
 namespace dtk {
 
@@ -568,10 +569,9 @@ struct PackedSlice {
 
   // ---- Border and epilogue, in the order of the memory
 
-  template <bool kPlain>
-  __device__ void store(uint32_t slice) const {
+  template <typename End>
+  __device__ void store(uint32_t slice, End& end) const {
     using S = Squares<int32_t>;
-    Epilogue<int32_t, kSigned, kPlain> epilogue(params);
     const int height = params.extent[1], width = params.extent[2], half = this->height() >> 1;
     const int z = int(slice % uint32_t(params.extent[0]));
     const int64_t start = int64_t(slice) * height * width;
@@ -589,7 +589,7 @@ struct PackedSlice {
           if (y + i >= height) break;
           const bool negative = kSigned && (bits >> i & 1) != 0;
           S::Cost cost = i == 0 ? word & 0xffffu : word >> 16;
-          if (!kPlain) {
+          if (!End::kPlain) {
             if (cost == S::Cost(params.none)) cost = S::Cost(S::none());
             if (params.closed && (!kSigned || negative)) {
               const S unit(1.0f);
@@ -598,16 +598,16 @@ struct PackedSlice {
               cost = smaller(cost, unit.steps(smaller(x + 1, width - x)));
             }
           }
-          epilogue.write(start + ((y + i) * width + x), cost, negative);
+          end.write(start + ((y + i) * width + x), cost, negative);
         }
       }
     }
-    epilogue.reduce(slice / uint32_t(params.extent[0]));
   }
 };
 
-template <typename Run, bool kSigned>
-__global__ void __launch_bounds__(1024, 1) packed_slices(const __grid_constant__ PackedSlices params) {
+// Params: PackedSlices, or Weighed<PackedSlices>.
+template <typename Run, bool kSigned, typename Params = PackedSlices>
+__global__ void __launch_bounds__(1024, 1) packed_slices(const __grid_constant__ Params params) {
   DTK_DYNAMIC_SHARED(uint64_t, dynamic_shared);  // for its alignment
   unsigned char* shared = reinterpret_cast<unsigned char*>(dynamic_shared);
   DTK_SHARED(uint32_t, found, 1);
@@ -625,11 +625,7 @@ __global__ void __launch_bounds__(1024, 1) packed_slices(const __grid_constant__
                  background = (found[0] & 4) != 0;
       alive = kSigned ? finite || (foreground && background) : foreground && (finite || background);
     }
-    if (params.plain && alive) {
-      slice.template store<true>(item);
-    } else {
-      slice.template store<false>(item);
-    }
+    write_slice<int32_t, kSigned>(params, slice, item, params.plain != 0 && alive);
     __syncthreads();  // the next slice overwrites this one
   }
 }

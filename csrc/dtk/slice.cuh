@@ -21,6 +21,7 @@
 #include "epilogue.cuh"
 #include "lines.cuh"
 #include "split.cuh"
+#include "weigh.cuh"
 
 namespace dtk {
 
@@ -187,29 +188,28 @@ struct Slice {
   }
 
   // Border and epilogue, in the order of the memory.
-  template <bool kPlain>
-  __device__ void store(uint32_t slice) const {
+  template <typename End>
+  __device__ void store(uint32_t slice, End& end) const {
     using S = Squares<Value>;
-    Epilogue<Value, kSigned, kPlain> epilogue(params);
     const S along_z = squares(slice, 0), along_y = squares(slice, 1), along_x = squares(slice, 2);
     const int height = params.extent[1], width = params.extent[2];
     const int z = int(slice % uint32_t(params.extent[0]));
     int64_t at = int64_t(slice) * height * width;
-    const int64_t end = at + height * width;
+    const int64_t last = at + height * width;
     // Thread by thread along the rows; one division in all.
     int y = int(threadIdx.x) / width, x = int(threadIdx.x) % width;
     const int y_step = int(blockDim.x) / width, x_step = int(blockDim.x) % width;
     Values from = value + (y * params.pitch + x);
-    for (at += threadIdx.x; at < end; at += blockDim.x) {
+    for (at += threadIdx.x; at < last; at += blockDim.x) {
       const Value v = *from;
       auto cost = S::magnitude(v);
       if (kSplit && cost == typename S::Cost(SplitValues::kNone)) cost = typename S::Cost(S::none());
-      if (!kPlain && params.closed && (!kSigned || S::negative(v))) {
+      if (!End::kPlain && params.closed && (!kSigned || S::negative(v))) {
         cost = smaller(cost, along_z.steps(Value(smaller(z + 1, params.extent[0] - z))));
         cost = smaller(cost, along_y.steps(Value(smaller(y + 1, height - y))));
         cost = smaller(cost, along_x.steps(Value(smaller(x + 1, width - x))));
       }
-      epilogue.write(at, cost, S::negative(v));
+      end.write(at, cost, S::negative(v));
       y += y_step;
       x += x_step;
       from += y_step * params.pitch + x_step;
@@ -219,12 +219,12 @@ struct Slice {
         from += params.pitch - width;
       }
     }
-    epilogue.reduce(slice / uint32_t(params.extent[0]));
   }
 };
 
-template <typename Value, bool kSigned, typename Solver, bool kSplit = false>
-__global__ void __launch_bounds__(1024, 1) slices(const __grid_constant__ Slices params) {
+// Params: Slices, or Weighed<Slices>.
+template <typename Value, bool kSigned, typename Solver, bool kSplit = false, typename Params = Slices>
+__global__ void __launch_bounds__(1024, 1) slices(const __grid_constant__ Params params) {
   DTK_DYNAMIC_SHARED(uint64_t, dynamic_shared);  // for its alignment
   unsigned char* shared = reinterpret_cast<unsigned char*>(dynamic_shared);
   DTK_SHARED(uint32_t, found, 1);
@@ -251,11 +251,7 @@ __global__ void __launch_bounds__(1024, 1) slices(const __grid_constant__ Slices
         __syncthreads();
       }
     }
-    if (params.plain) {
-      slice.template store<true>(item);
-    } else {
-      slice.template store<false>(item);
-    }
+    write_slice<Value, kSigned>(params, slice, item, params.plain != 0);
     __syncthreads();  // the next slice overwrites this one
   }
 }

@@ -16,6 +16,7 @@ from ..problem import (
     NearestProblem,
     Problem,
     RemapProblem,
+    SumsProblem,
 )
 from .cpu import _C
 from .gpu import Gpu
@@ -106,6 +107,17 @@ def contour(problem: ContourProblem, source: torch.Tensor) -> None:
 def faces(problem: FacesProblem, source: torch.Tensor, rows: torch.Tensor | None) -> None:
     """The passes of a feature transform, for either side."""
     _gpu(source.device).faces(problem)
+
+
+def weigh(
+    problem: SumsProblem,
+    sources: tuple[torch.Tensor, torch.Tensor],
+    rows: torch.Tensor | None,
+    sums: torch.Tensor,
+    gradient: torch.Tensor,
+) -> None:
+    """One or two transforms, the last of which ends in sums and gradient."""
+    _gpu(gradient.device).weigh(problem, rows, sums)
 
 
 def scatter(

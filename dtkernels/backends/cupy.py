@@ -38,6 +38,7 @@ from ..problem import (
     NearestProblem,
     Problem,
     RemapProblem,
+    SumsProblem,
 )
 from .gpu import Gpu
 
@@ -117,6 +118,18 @@ def faces(problem: FacesProblem, source: torch.Tensor, rows: torch.Tensor | None
     """The passes of a feature transform, for either side."""
     with _gpu(source.device) as gpu:
         gpu.faces(problem)
+
+
+def weigh(
+    problem: SumsProblem,
+    sources: tuple[torch.Tensor, torch.Tensor],
+    rows: torch.Tensor | None,
+    sums: torch.Tensor,
+    gradient: torch.Tensor,
+) -> None:
+    """One or two transforms, the last of which ends in sums and gradient."""
+    with _gpu(gradient.device) as gpu:
+        gpu.weigh(problem, rows, sums)
 
 
 def scatter(

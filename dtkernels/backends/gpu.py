@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import torch
 
-from ..plans import envelope, label, nearest, remap, transform
+from ..plans import envelope, label, nearest, remap, transform, weigh
 from ..plans.launch import DeviceProperties, Launch, Plan
 from ..problem import (
     ContourProblem,
@@ -17,6 +17,7 @@ from ..problem import (
     NearestProblem,
     Problem,
     RemapProblem,
+    SumsProblem,
 )
 
 
@@ -68,6 +69,21 @@ class Gpu(NamedTuple):
         """Queue the passes of a feature transform for either side."""
         plan = nearest.faces_plan(problem, self.properties)
         self._queue(plan, problem.image.data, problem.spacing.data, problem.maps)
+
+    def weigh(self, problem: SumsProblem, rows: torch.Tensor | None, sums: torch.Tensor) -> None:
+        """Queue sums and their gradient; the sums of pieces are added up by torch, in a fixed order."""
+        each = rows
+        if rows is not None:  # a row for every image
+            images = problem.target.shape[:2]
+            each = rows[:, None].expand(*images, 3).contiguous()
+        plan = weigh.plan(problem, self.properties)
+        scratch = torch.empty(plan.scratch_bytes, dtype=torch.uint8, device=self.device)
+        stream = torch._C._cuda_getCurrentRawStream(self.device.index)
+        data = 0 if each is None else each.data_ptr()
+        for launch in plan.bind(problem.spacing.data, data, scratch.data_ptr()):
+            self.launch(launch, stream)
+        partials = scratch[plan.partials :][: 4 * sums.numel() * plan.pieces].view(torch.float32)
+        torch.sum(partials.view(*sums.shape, plan.pieces), -1, out=sums)
 
     def scatter(
         self, grad: torch.Tensor, index: torch.Tensor, shape: tuple[int, int, int, int, int], sums: torch.Tensor

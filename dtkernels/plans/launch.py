@@ -65,9 +65,15 @@ class Plan(NamedTuple):
     scratch_bytes: int
     reads_spacing: bool
     steps: tuple[Step, ...]
+    pieces: int = 0  # of an image, each with a sum of its own, where the last step is weighed
 
-    def bind(self, image: int, spacing: int, out: int, scratch: int, second: int = 0) -> list[Launch]:
-        """Launches in order, all on one stream; ``scratch`` is aligned to 256 bytes."""
+    def bind(
+        self, image: int, spacing: int, out: int, scratch: int, second: int = 0, tail: bytes = b""
+    ) -> list[Launch]:
+        """Launches in order, all on one stream; ``scratch`` is aligned to 256 bytes.
+
+        ``tail`` goes behind the last step's parameters.
+        """
         base = (0, out, second, scratch)
         rows = spacing if self.reads_spacing else 0
         pack = POINTERS.pack
@@ -85,9 +91,12 @@ class Plan(NamedTuple):
                     base[tiles[0]] + tiles[1],
                     image,
                 )
-                + constant,
+                + constant
+                + (tail if number == len(self.steps) else b""),
             )
-            for kernel, grid, block, shared, source, target, tiles, constant, also in self.steps
+            for number, (kernel, grid, block, shared, source, target, tiles, constant, also) in enumerate(
+                self.steps, 1
+            )
         ]
 
 

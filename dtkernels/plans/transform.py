@@ -78,13 +78,15 @@ def plan(
     max_blocks: int | None = None,
     solver: str | None = None,
     fused: bool | None = None,
+    weighed: bool = False,
 ) -> Plan:
     """Plan of ``problem`` on a device of these properties.
 
     ``max_blocks`` limits every grid, so that small images too send the kernels round their loops; ``solver``
     is one of ``SOLVERS``, by default strips, and divide and conquer for lines that are too long for them, or one
     of ``IN_PLACE`` for slices. ``fused`` forces the two last axes into one kernel, or keeps them apart; by default
-    ``_refusal`` decides.
+    ``_refusal`` decides. ``weighed``: the last step ends as in ``weigh.cuh`` and takes a ``Weighing`` behind its
+    parameters; rows of spacing, if any, are one for every image then.
     """
     return _plan(
         problem.image._replace(data=0),
@@ -99,6 +101,7 @@ def plan(
         max_blocks,
         solver,
         fused,
+        weighed,
     )
 
 
@@ -116,6 +119,7 @@ def _plan(
     max_blocks: int | None,
     solver: str | None,
     fused: bool | None,
+    weighed: bool,
 ) -> Plan:
     shape, spacing = image.shape, spacings.values
     if solver is not None and solver not in (*SOLVERS, *IN_PLACE):
@@ -127,10 +131,11 @@ def _plan(
     axes = kept_axes(shape, spatial_dims)
     singletons = [k for k in range(3 - spatial_dims, 3) if k not in axes]
     sides = [shape[2 + k] for k in axes]
-    voxels = shape[0] * shape[1] * prod(sides)
+    images = shape[0] * shape[1]
+    voxels = images * prod(sides)
 
-    weighed = axes + singletons if closed else axes
-    isotropic = spacing is not None and len({spacing[k] for k in weighed}) == 1
+    measured = axes + singletons if closed else axes
+    isotropic = spacing is not None and len({spacing[k] for k in measured}) == 1
     if isotropic and sum((n - 1) ** 2 for n in sides) >= NONE_32:
         raise ValueError(f"image: expected squared diagonals below 2^31 - 1 voxels, got sides {tuple(sides)}")
     value = "int32_t" if isotropic else "float"
@@ -151,7 +156,9 @@ def _plan(
         scratch += align(voxels * run_bytes)
         steps.append(_scan_step(image, axes, run_bytes, source, device, max_blocks))
 
-    samples = spacing is None and spacings.rows > 1  # each sample has its own weights
+    # Groups of images with weights of their own; a weighed tile has lines of one image.
+    samples = spacing is None and (spacings.rows > 1 or weighed)
+    groups = images if weighed else shape[0] if samples else 1
     slices = voxels // prod(sides[-2:])
     chosen, why = None, ""
     for name in IN_PLACE if solver is None else (solver,):
@@ -173,13 +180,13 @@ def _plan(
             packed = _packed(sides, slices, device)
             fields = (*packed.offsets, *sides, packed.pitch, packed.none, *packed.threading, *ending, *scaling)
             parameters = _PACKED.pack(slices, *fields)
-            kernel = f"dtk::packed_slices<uint{8 * run_bytes}_t, {sign}>"
+            kernel = f"dtk::packed_slices<uint{8 * run_bytes}_t, {sign}{_ending('PackedSlices', weighed)}>"
             threads, shared = packed.threads, packed.bytes
         else:
             slice_ = _slice(sides, slices, device, chosen == "split")
             parameters = _SLICES.pack(
                 slices,
-                slices // (shape[0] if samples else 1),
+                slices // groups,
                 slice_.high_offset,
                 slice_.flags_offset,
                 slice_.team_offset,
@@ -196,30 +203,33 @@ def _plan(
                 3 if samples else 0,
                 *scaling,
             )
-            kernel = f"dtk::slices<{value}, {sign}, dtk::Strips{', true' if chosen == 'split' else ''}>"
+            split = ", true" if chosen == "split" else ", false" if weighed else ""
+            kernel = f"dtk::slices<{value}, {sign}, dtk::Strips{split}{_ending('Slices', weighed)}>"
             threads, shared = slice_.threads, slice_.bytes
         grid = (min(slices, max_blocks or slices), 1, 1)
         constant = image_bytes(image, axes) + parameters
         nowhere, extrema_at = (NOWHERE, 0), (SECOND, 0)
         steps.append(Step(kernel, grid, threads, shared, source, (OUT, 0), nowhere, constant, extrema_at))
-        return Plan(scratch, spacing is None, tuple(steps))
+        return Plan(scratch, spacing is None, tuple(steps), sides[0])
 
-    tile_scratch = 0
+    tile_scratch = pieces = 0
     for position in range(max(len(axes) - 1, 0) or 1):
         axis = axes[position + 1] if len(axes) > 1 else axes[0]
         last = axis == axes[-1]
         n = shape[2 + axis]
-        groups = shape[0] if samples else 1
         lines = voxels // n // groups
         inner = 1 if last else prod(sides[position + 2 :])
-        tile = _tile(n, lines, groups, last, solver or "strips", device)
-        if tile is None:
+        at_end = weighed and last  # where lines have two solvers alone: in shared memory and beyond
+        tile = _tile(n, lines, groups, last, "strips" if at_end else solver or "strips", device)
+        if tile is None and not at_end:
             if solver not in (None, "divide"):
                 raise ValueError(
                     f"solver: expected 'divide' for lines of {n} voxels on this device, got {solver!r}"
                 )
-            tile = _tile(n, lines, groups, last, "divide", device) or _global_tile(n, lines, last)
-        tiles = groups * -(-lines // (1 << tile.lanes_log2))
+            tile = _tile(n, lines, groups, last, "divide", device)
+        tile = tile or _global_tile(n, lines, last)
+        pieces = -(-lines // (1 << tile.lanes_log2))
+        tiles = groups * pieces
         blocks = min(tiles, 2 * device.multiprocessors if tile.in_global else MAX_GRID, max_blocks or MAX_GRID)
         if last:
             target, target_format = (OUT, 0), SQUARES_32
@@ -264,7 +274,7 @@ def _plan(
         site = "uint8_t" if tile.site_bytes == 1 else "uint16_t"
         kernel = (
             f"dtk::lines<{value}, {str(signed).lower()}, {site}, dtk::{tile.solver.capitalize()}, "
-            f"{str(tile.in_global).lower()}>"
+            f"{str(tile.in_global).lower()}{_ending('Lines', at_end)}>"
         )
         shared = (0 if tile.in_global else tile.bytes) + _BYTES_PER_THREAD[tile.solver] * tile.threads
         also = (SECOND, 0)  # extrema, of the last pass
@@ -275,7 +285,7 @@ def _plan(
 
     # Tiles in global memory come after everything else; their offset is known only now.
     steps = [step._replace(scratch=(SCRATCH, scratch)) for step in steps]
-    return Plan(scratch + tile_scratch, spacing is None, tuple(steps))
+    return Plan(scratch + tile_scratch, spacing is None, tuple(steps), pieces)
 
 
 def _scan_step(
@@ -362,6 +372,11 @@ def _refusal(
         (packed and device.major < 9 and unpacked_fits, "no minima of packed halves"),
     )
     return next((why for holds, why in (*impossible, *(() if forced else slower)) if holds), None)
+
+
+def _ending(parameters: str, weighed: bool) -> str:
+    """What a kernel's name says of its end."""
+    return f", dtk::Weighed<dtk::{parameters}>" if weighed else ""
 
 
 def packs(sides: list[int]) -> bool:
