@@ -12,6 +12,7 @@
 #include "cpu/nearest.h"
 #include "cpu/remap.h"
 #include "cpu/transform.h"
+#include "cpu/weigh.h"
 #include "cuda/launch.h"
 
 // The emulator's tests build this same file under another name.
@@ -154,6 +155,28 @@ void cpu_remap(uintptr_t maps, uintptr_t data, int dtype, const Axes& shape, con
   dtk::cpu::remap(r);
 }
 
+// The prediction is float32; `strides` are its (b, c) and what the target has.
+void cpu_weigh(uintptr_t prediction, const Axes& shape, const Axes& prediction_stride, double threshold,
+               uintptr_t target, int dtype, const Axes& target_stride, int rule, double target_threshold,
+               int spatial_dims, uintptr_t spacing, int64_t spacing_rows, int measure, bool squared,
+               bool shift, bool soft, uintptr_t sums, uintptr_t gradient, int threads) {
+  dtk::cpu::Weigh w{};
+  w.prediction = make_image(prediction, dtk::kFloat32, shape, prediction_stride, dtk::kAbove, threshold);
+  w.target = make_image(target, dtype, shape, target_stride, rule, target_threshold);
+  w.spatial_dims = spatial_dims;
+  w.spacing = reinterpret_cast<const double*>(spacing);
+  w.spacing_rows = spacing_rows;
+  w.measure = measure;
+  w.squared = squared;
+  w.shift = shift;
+  w.soft = soft;
+  w.sums = reinterpret_cast<float*>(sums);
+  w.gradient = reinterpret_cast<float*>(gradient);
+  w.threads = threads;
+  py::gil_scoped_release release;
+  dtk::cpu::weigh(w);
+}
+
 void cpu_contour(uintptr_t data, int dtype, const Axes& shape, const Axes& stride, int rule, double threshold,
                  int spatial_dims, int connectivity, bool closed, uintptr_t out, int threads) {
   dtk::cpu::Contour c{};
@@ -190,6 +213,7 @@ PYBIND11_MODULE(DTK_MODULE_NAME, m) {
   m.def("cpu_scatter", &cpu_scatter);
   m.def("cpu_remap", &cpu_remap);
   m.def("cpu_contour", &cpu_contour);
+  m.def("cpu_weigh", &cpu_weigh);
 
   m.def("cuda_device_info", [] {
     const dtk::cuda::DeviceInfo info = dtk::cuda::device_info();

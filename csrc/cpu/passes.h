@@ -31,6 +31,7 @@ struct ImageTask {
   float scale;  // of the final distance, or squared distance
   void* codes;  // scratch: one code per voxel and kCodePadding bytes
   float* out;
+  int64_t out_begin;    // the voxel that `out` begins with
   float* extrema;       // null, or the two of this image
   float extrema_scale;  // of the squared distance
 };

@@ -2,6 +2,7 @@
 // to their passes, compiled once per instruction set: plain structs and tables of functions.
 #pragma once
 #include "../dtk/formula.h"
+#include "../dtk/measure.h"
 #include "passes.h"
 
 namespace dtk::cpu {
@@ -138,11 +139,29 @@ struct RemapPasses {
   void (*write_rows)(const RemapTask&, int64_t begin, int64_t end, uint64_t* bits);
 };
 
+// --- weigh ---
+
+// A few rows of one image, contiguous but for what lies between images.
+struct WeighTask {
+  int32_t measure;  // Measure
+  bool shift, soft;
+  bool streaming;  // the gradient is too large to stay in cache
+  int rows, width;
+  const float* p;
+  const void* target;  // where soft: element `target_begin` is the first row's first
+  int64_t target_begin;
+  int32_t target_dtype;        // DType
+  const float* of_target;      // signed distances, or signs times squared ones
+  const float* of_prediction;  // the same, where the measure asks for it
+  float* gradient;
+};
+
 struct RowPasses {
   NearestPasses nearest;
   LabelPasses label;
   EnvelopePasses envelope;
   RemapPasses remap;
+  double (*weigh_rows)(const WeighTask&);  // the sum of what the voxels cost
 };
 
 #if defined(__x86_64__)

@@ -5,9 +5,10 @@
 #include "label_rows.h"
 #include "nearest_slice.h"
 #include "remap_rows.h"
+#include "weigh_rows.h"
 
 namespace dtk::cpu {
 const RowPasses kAvx512RowPasses = {DTK_ISA::nearest_table(), DTK_ISA::label_table(),
-                                    DTK_ISA::envelope_table(), DTK_ISA::remap_table()};
+                                    DTK_ISA::envelope_table(), DTK_ISA::remap_table(), DTK_ISA::weigh_rows};
 }
 #endif

@@ -194,7 +194,7 @@ inline Box prepare_slice(const ImageTask& task, int z, int y0, int y1, char* wor
       task.wide_codes
           ? foreground_box(static_cast<const uint16_t*>(task.codes) + start, width, y0, y1, ws.columns)
           : foreground_box(static_cast<const uint8_t*>(task.codes) + start, width, y0, y1, ws.columns);
-  float* out = task.out + start;
+  float* out = task.out + (start - task.out_begin);
   const bool streaming = task.streaming;
   clear(out + int64_t(y0) * width, int64_t(box.y0 - y0) * width, streaming);
   clear(out + int64_t(box.y1) * width, int64_t(y1 - box.y1) * width, streaming);
@@ -322,7 +322,7 @@ struct SlicePass {
     Solver(task.x, ws.line).solve(in, n, ws.out);
     if (task.closed) close_border<kSigned>(ws.out, n, box.x0, task.width, task.x.cost);
 
-    float* out = task.out + (int64_t(z) * task.height + y) * task.width + box.x0;
+    float* out = task.out + ((int64_t(z) * task.height + y) * task.width + box.x0 - task.out_begin);
     const bool aligned = ((reinterpret_cast<uintptr_t>(out) | size_t(task.width) * sizeof(float)) & 63) == 0;
     const bool stream = task.streaming && aligned;
     const Vec scale = broadcast(task.scale);
