@@ -80,6 +80,7 @@ SUITES = (
     "distance_sums",
     "losses",
     "losses_formulas",
+    "losses_steps",
     "metrics",
     "cuda",
     "kernel_budgets",

@@ -155,7 +155,7 @@ void cpu_remap(uintptr_t maps, uintptr_t data, int dtype, const Axes& shape, con
   dtk::cpu::remap(r);
 }
 
-// The prediction is float32; `strides` are its (b, c) and what the target has.
+// The prediction is float32, and foreground where it is above the threshold.
 void cpu_weigh(uintptr_t prediction, const Axes& shape, const Axes& prediction_stride, double threshold,
                uintptr_t target, int dtype, const Axes& target_stride, int rule, double target_threshold,
                int spatial_dims, uintptr_t spacing, int64_t spacing_rows, int measure, bool squared,

@@ -105,6 +105,27 @@ def cpu_contour(
     out: int,
     threads: int,
 ) -> None: ...
+def cpu_weigh(
+    prediction: int,
+    shape: tuple[int, ...],
+    prediction_stride: tuple[int, ...],
+    threshold: float,
+    target: int,
+    dtype: int,
+    target_stride: tuple[int, ...],
+    rule: int,
+    target_threshold: float,
+    spatial_dims: int,
+    spacing: int,
+    spacing_rows: int,
+    measure: int,
+    squared: bool,
+    shift: bool,
+    soft: bool,
+    sums: int,
+    gradient: int,
+    threads: int,
+) -> None: ...
 def cuda_device_info() -> dict[str, Any]: ...
 def cuda_device_properties(device: int) -> tuple[int, int, int, int]: ...
 def cuda_kernels() -> list[tuple[str, int]]: ...

@@ -4,7 +4,11 @@ sums made of whole maps by torch operators."""
 from __future__ import annotations
 
 import itertools
+import os
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -258,3 +262,69 @@ def test_losses_are_as_in_float64(make: Callable[..., torch.nn.Module], named: b
 def test_refusals(error: type[Exception], words: str, call: Callable[[torch.Tensor], Any]) -> None:
     with pytest.raises(error, match=words):
         call(torch.rand(2, 3, 4, 5))
+
+
+# ---- the compiled CPU backend: who does what must not show --------------------------------------------------
+
+SHARED = {  # how the threads share the work
+    "images": (5, 2, 16, 32, 40),
+    "slices": (1, 1, 40, 50, 61),
+    "rows of a slice": (1, 1, 3, 530, 500),
+    "rows of an image": (1, 2, 300, 401),
+    "a line": (1, 1, 70_001),
+    "wide rows": (1, 1, 20, 9001),
+}
+
+
+@pytest.mark.parametrize("shape", SHARED.values(), ids=list(SHARED))
+def test_number_of_threads_does_not_matter(shape: tuple[int, ...]) -> None:
+    backend = Backend("cpu", "cpu")
+    before = torch.get_num_threads()
+    p, target, _, first = make_case(shape, "labels", 4)
+    try:
+        for call in ("boundary, shift", "two_sided, 2", "ma2020, 1", "one_sided, 1"):
+            want = composed(call, backend, p, target, None, first_label=first)
+            sums = []
+            for threads in (1, 2, 3):
+                torch.set_num_threads(threads)
+                of_run, gradient = run(call, backend, p, target, None, first_label=first)
+                assert torch.equal(gradient, want[1])
+                sums.append(of_run)
+            assert torch.equal(sums[0], sums[1])
+            assert torch.equal(sums[0], sums[2])
+            torch.testing.assert_close(sums[0], want[0], rtol=1e-5, atol=1e-5 * float(want[1].abs().max()))
+    finally:
+        torch.set_num_threads(before)
+
+
+CHECK = """
+import sys, torch
+from dtkernels._C import cpu_instruction_set
+if cpu_instruction_set() != sys.argv[1] and sys.argv[1] != "baseline": sys.exit("absent")
+sys.path.insert(0, sys.argv[2])
+from test_distance_sums import CALLS, Backend, composed, make_case, run
+backend = Backend("cpu", "cpu")
+for call in CALLS:
+    for kind in ("labels", "bool", "float16", "float64", "int8"):
+        p, target, _, first = make_case((2, 2, 9, 18, 35), kind, 7)
+        for spacing in (None, [3.0, 0.7, 1.1]):
+            got, want = (f(call, backend, p, target, spacing, first_label=first) for f in (run, composed))
+            assert torch.equal(got[1], want[1]), (call, kind)
+            torch.testing.assert_close(got[0], want[0], rtol=2e-6, atol=2e-6 * float(want[1].abs().max()))
+print("done")
+"""
+
+
+@pytest.mark.parametrize("isa", ["baseline", "avx2", "avx512"])
+def test_every_instruction_set(isa: str) -> None:
+    """Gradients of whole maps, bit for bit, from each; a fresh process, since the choice is made once."""
+    done = subprocess.run(
+        [sys.executable, "-c", CHECK, isa, str(Path(__file__).parent)],
+        env={**os.environ, "DTK_CPU_ISA": isa},
+        capture_output=True,
+        text=True,
+    )
+    if done.stderr.strip() == "absent":
+        pytest.skip(f"this machine does not run {isa}")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout == "done\n"

@@ -51,6 +51,10 @@ class Weigher final : public Consumer {
     }
   }
 
+  void advise() const {
+    advise_huge_pages(w_.gradient, size_t(images_ * depth_ * height_ * width_) * sizeof(float));
+  }
+
   void add_up() const {
     for (int64_t image = 0; image < images_; image++) {
       double sum = 0;
@@ -83,6 +87,7 @@ void weigh(const Weigh& w) {
   t.threads = w.threads;
   const Image sources[] = {w.target, w.prediction};
   const Weigher weigher(w);
+  weigher.advise();
   Batch(t, sources, w.measure == kTwoSided || w.measure == kInside ? 2 : 1, &weigher).run();
   weigher.add_up();
 }

@@ -17,6 +17,7 @@ from ..problem import (
     Problem,
     RemapProblem,
     Spacing,
+    SumsProblem,
 )
 
 _C: Any
@@ -141,6 +142,39 @@ def remap(
         problem.extrema,
         problem.labels,
         problem.counts,
+        torch.get_num_threads(),
+    )
+
+
+def weigh(
+    problem: SumsProblem,
+    sources: tuple[torch.Tensor, torch.Tensor],
+    rows: torch.Tensor | None,
+    sums: torch.Tensor,
+    gradient: torch.Tensor,
+) -> None:
+    """Slice by slice, every image in one call that releases the GIL; the same bits whatever the threads."""
+    prediction, target = problem.prediction, problem.target
+    spacing = _spacing_rows(problem.spacing, rows)
+    _C.cpu_weigh(
+        prediction.data,
+        prediction.shape,
+        prediction.stride,
+        prediction.threshold,
+        target.data,
+        target.dtype,
+        target.stride,
+        target.rule,
+        target.threshold,
+        problem.spatial_dims,
+        0 if spacing is None else spacing.data_ptr(),
+        problem.spacing.rows,
+        problem.measure,
+        problem.alpha == 2,
+        problem.shift,
+        problem.soft,
+        problem.sums,
+        problem.gradient,
         torch.get_num_threads(),
     )
 

@@ -211,11 +211,16 @@ class ScoredSoftmax(torch.autograd.Function):
     """Channels ``first`` and up of the softmax over all.
 
     Autograd's gradient of the slice is a map of its own, filled with zeros, copied to, and read again. Here
-    ``p_k (g_k - sum_l g_l p_l)`` takes its sum over the scored channels alone.
+    ``p_k (g_k - sum_l g_l p_l)`` takes its sum over the scored channels alone. The second of two channels is the
+    sigmoid of their difference, of which there is one map alone.
     """
 
     @staticmethod
     def forward(ctx: FunctionCtx, x: Tensor, first: int) -> Tensor:
+        if x.shape[1] == 2:
+            p = (x[:, 1:] - x[:, :1]).sigmoid_()
+            ctx.save_for_backward(x, p)
+            return p
         p = torch.softmax(x, 1)
         ctx.save_for_backward(x, p)
         ctx.first = first  # type: ignore[attr-defined]
@@ -224,6 +229,11 @@ class ScoredSoftmax(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, p = ctx.saved_tensors
+        if x.shape[1] == 2:
+            if torch.is_grad_enabled():
+                p = torch.sigmoid(x[:, 1:] - x[:, :1])
+            share = torch.ops.aten.sigmoid_backward(grad, p)
+            return torch.cat([share.neg(), share], 1), None
         if torch.is_grad_enabled():  # a second derivative is asked for: p has to know its own
             p = torch.softmax(x, 1)
         scored = p[:, ctx.first :]
