@@ -271,7 +271,7 @@ SHARED = {  # how the threads share the work
     "slices": (1, 1, 40, 50, 61),
     "rows of a slice": (1, 1, 3, 530, 500),
     "rows of an image": (1, 2, 300, 401),
-    "a line": (1, 1, 70_001),
+    "a line": (1, 1, 32_001),
     "wide rows": (1, 1, 20, 9001),
 }
 

@@ -7,8 +7,6 @@ differentiated, except where a function says otherwise.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from functools import partial
 from typing import Any
 
 import torch
@@ -87,53 +85,57 @@ class OppositeSquaredError(torch.autograd.Function):
         return _times_(twice.add_(1), z).mul_(over_space(-grad, p)), None
 
 
+EPSILON = 1e-8  # in the root, whose derivative at 0 would be infinite
+
+
 class Length(torch.autograd.Function):
     r"""Sums of :math:`\sqrt{|\nabla p|^2 + \epsilon} - \sqrt\epsilon`, by forward differences.
 
-    ``inverse`` is one over the spacing, a number or (B, 1) for each axis. Nothing changes beyond the image, nor
-    between two voxels of which one is ignored.
+    One over the spacing is either ``inverse``, a number for each axis, or ``rows``, (B, n). Nothing changes beyond
+    the image, nor between two voxels of which one is ignored.
     """
 
-    EPSILON = 1e-8
-
     @staticmethod
-    def forward(ctx: FunctionCtx, p: Tensor, inverse: list[float | Tensor], ignored: Tensor | None) -> Tensor:
-        ctx.save_for_backward(p, ignored)  # type: ignore[arg-type]
+    def forward(
+        ctx: FunctionCtx, p: Tensor, inverse: tuple[float, ...], rows: Tensor | None, ignored: Tensor | None
+    ) -> Tensor:
+        ctx.save_for_backward(p, rows, ignored)  # type: ignore[arg-type]
         ctx.inverse = inverse  # type: ignore[attr-defined]
-        root = Length._root(p, inverse, ignored)
-        return root.sub_(Length.EPSILON**0.5).sum(spatial_axes(p))
+        return _root_of_squares(p, inverse, rows, ignored).sub_(EPSILON**0.5).sum(spatial_axes(p))
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        p, ignored = ctx.saved_tensors
-        share = Length._root(p, ctx.inverse, ignored).reciprocal_().mul_(over_space(grad, p))
+        p, rows, ignored = ctx.saved_tensors
+        share = _root_of_squares(p, ctx.inverse, rows, ignored).reciprocal_().mul_(over_space(grad, p))
         result = torch.zeros_like(p)
-        for axis, (step, low, high) in enumerate(Length._steps(p, ctx.inverse, ignored)):
-            step.mul_(_number(ctx.inverse[axis], p)).mul_(low(share))
-            high(result).add_(step)
-            low(result).sub_(step)
-        return result, None, None
-
-    @staticmethod
-    def _root(p: Tensor, inverse: list[float | Tensor], ignored: Tensor | None) -> Tensor:
-        squares = torch.full_like(p, Length.EPSILON)
-        for step, low, _ in Length._steps(p, inverse, ignored):
-            low(squares).add_(step.square_())
-        return squares.sqrt_()
-
-    @staticmethod
-    def _steps(p: Tensor, inverse: list[float | Tensor], ignored: Tensor | None) -> Iterator[Any]:
-        """For each axis the differences, per unit, and the views of their lower and higher voxels."""
         for axis in spatial_axes(p):
             n = p.shape[axis] - 1
-            low, high = (partial(torch.narrow, dim=axis, start=start, length=n) for start in (0, 1))
-            step = (high(p) - low(p)).mul_(_number(inverse[axis - 2], p))
-            yield step if ignored is None else step.masked_fill_(low(ignored) | high(ignored), 0.0), low, high
+            step = _step(p, axis, ctx.inverse, rows, ignored).mul_(_per_unit(axis, ctx.inverse, rows, p))
+            step.mul_(share.narrow(axis, 0, n))
+            result.narrow(axis, 1, n).add_(step)
+            result.narrow(axis, 0, n).sub_(step)
+        return result, None, None, None
 
 
-def _number(x: float | Tensor, like: Tensor) -> float | Tensor:
-    return over_space(x, like).to(like.dtype) if isinstance(x, Tensor) else x
+def _root_of_squares(p: Tensor, inverse: tuple[float, ...], rows: Tensor | None, ignored: Tensor | None) -> Tensor:
+    squares = torch.full_like(p, EPSILON)
+    for axis in spatial_axes(p):
+        squares.narrow(axis, 0, p.shape[axis] - 1).add_(_step(p, axis, inverse, rows, ignored).square_())
+    return squares.sqrt_()
+
+
+def _step(p: Tensor, axis: int, inverse: tuple[float, ...], rows: Tensor | None, ignored: Tensor | None) -> Tensor:
+    """By how much p changes to the next voxel, per unit of spacing."""
+    n = p.shape[axis] - 1
+    step = (p.narrow(axis, 1, n) - p.narrow(axis, 0, n)).mul_(_per_unit(axis, inverse, rows, p))
+    if ignored is None:
+        return step
+    return step.masked_fill_(ignored.narrow(axis, 0, n) | ignored.narrow(axis, 1, n), 0.0)
+
+
+def _per_unit(axis: int, inverse: tuple[float, ...], rows: Tensor | None, like: Tensor) -> float | Tensor:
+    return inverse[axis - 2] if rows is None else over_space(rows[:, axis - 2 : axis - 1], like).to(like.dtype)
 
 
 class Masses(torch.autograd.Function):

@@ -105,7 +105,7 @@ class RegionWiseLoss(MapLoss):
     def _per_class(self, input: Tensor, truth: Truth, spacing: SpacingLike) -> Tensor:
         if self.length:
             p = self._probabilities(input, truth)
-            of_length = Length.apply(p, _inverse(spacing, p), truth.ignored)  # type: ignore[no-untyped-call]
+            of_length = Length.apply(p, *_inverse(spacing, p), truth.ignored)  # type: ignore[no-untyped-call]
             sums = (p * self._map(truth, spacing)).sum(spatial_axes(p)) + self.length * of_length
         elif self.convention in SHIFTS and truth.is_summed(input):
             p = self._probabilities(input, truth)
@@ -118,12 +118,12 @@ class RegionWiseLoss(MapLoss):
         return self._mean(sums, truth)
 
 
-def _inverse(spacing: SpacingLike, p: Tensor) -> list[float | Tensor]:
-    """One over the spacing, for each spatial axis."""
+def _inverse(spacing: SpacingLike, p: Tensor) -> tuple[tuple[float, ...], Tensor | None]:
+    """One over the spacing: a number for each spatial axis, or (B, n)."""
     dims = p.ndim - 2
     given = operator_spacing(spacing, dims)
     if not isinstance(given, Tensor):
-        return [1 / s for s in host_spacing(given, dims)[3 - dims :]]
+        return tuple(1 / s for s in host_spacing(given, dims)[3 - dims :]), None
     if given.shape != (p.shape[0], dims):
         raise ValueError(f"spacing: expected shape {(p.shape[0], dims)}, got {tuple(given.shape)}")
-    return [given[:, axis : axis + 1].reciprocal() for axis in range(dims)]
+    return (), given.reciprocal()
