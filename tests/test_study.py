@@ -252,6 +252,25 @@ def test_no_data_says_what_to_do(
     assert "Traceback" not in printed
 
 
+def test_data_that_cannot_be_used_is_refused_before_anything_runs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import nibabel
+
+    for part in ("imagesTr", "labelsTr"):
+        (tmp_path / part).mkdir()
+        for i in range(10):
+            channels = (3,) if part == "imagesTr" else ()
+            image = nibabel.Nifti1Image(np.zeros((8, 8, 8, *channels), np.uint8), np.eye(4))
+            nibabel.save(image, tmp_path / part / f"x_{i}.nii.gz")
+    command = ["run", "--data", str(tmp_path), "--results", str(tmp_path / "out")]
+    assert __main__.main(command) == 1
+    assert "expected a 3-D volume, got shape (8, 8, 8, 3)" in " ".join(capsys.readouterr().out.split())
+    (tmp_path / "imagesTr" / "x_0.nii.gz").unlink()
+    assert __main__.main(command) == 1
+    assert "expected at least 10 cases for 5 folds, got 9" in capsys.readouterr().out
+
+
 # ---- runs and files ----------------------------------------------------------------------------------
 
 
@@ -368,13 +387,23 @@ def test_comparisons_pair_cases_of_the_same_fold() -> None:
     }
     found = analysis.compare(scores, "dice")
     assert found["dice-ce"].difference == pytest.approx(0.01)
-    assert found["dice-ce"].significant
+    assert found["dice-ce"].better
     assert found["dice-ce"].runs_better == 3
-    assert not found["focal"].significant
+    assert not found["focal"].clear
+    assert found["dice-ce"].no_worse_than(0.001)
+    assert not found["focal"].no_worse_than(0.001)
     assert (found["ce"].p, found["ce"].runs_better) == (1.0, 0)
     distances = analysis.compare(scores, "hd95")
     assert distances["dice-ce"].difference == pytest.approx(-0.1)
     assert distances["dice-ce"].runs_better == 3
+    assert distances["dice-ce"].better
+    assert distances["dice-ce"].no_worse_than(0.0)
+    # Runs that do not agree make a difference unclear, however many cases are better.
+    mixed = base + np.array([0.05, 0.05, -0.01])[:, None, None]
+    (c,) = analysis.compare({"dice": scores["dice"], "ce": made_up("ce", mixed, (0, 1, 2))}, "dice").values()
+    assert c.p < 0.05
+    assert c.runs_better == 2
+    assert not c.clear
 
 
 def test_ranks_are_of_means_per_class_and_metric() -> None:
@@ -402,12 +431,11 @@ def test_verdicts_follow_the_numbers() -> None:
         scores |= {n: made_up(n, other, seeds) for n in ("hausdorff-two-sided", "heaviside", "boundary")}
         against = {m: analysis.compare(scores, m) for m in analysis.TITLES}
         evidence = claims.Evidence(scores, against, {})
-        for judge in (
-            claims.hausdorff_reduces_hd, claims.heaviside_smaller_distances, claims.boundary_improves
-        ):  # fmt: skip
-            assert judge(evidence).answer == answer
-    missing = dict((claim.text, verdict) for claim, verdict in claims.judge(evidence))
-    assert "no result of" in missing["MapDice improves on Dice."].evidence
+        assert claims.smaller_distances("hausdorff-two-sided")(evidence).answer == answer
+        assert claims.smaller_distances("heaviside", ("hd95", "asd"))(evidence).answer == answer
+        assert claims.better_dice_or_distance("boundary")(evidence).answer == answer
+    verdicts = {claim.needs[-1]: verdict for claim, verdict in claims.judge(evidence)}
+    assert verdicts["map-dice-printed"] == (claims.CANNOT_TELL, "no result of map-dice-printed")
 
 
 def test_demonstrations_show_what_they_are_for() -> None:

@@ -107,6 +107,7 @@ def run(options: argparse.Namespace) -> int:
         return 2
     try:
         folder = cases.find(options.data)
+        cases.check(folder, settings)
         every = list(runner.jobs(experiments, options.results))
         todo = [job for job in every if not runner.stands(job, settings)]
     except (cases.StudyError, runner.OtherResultError) as error:

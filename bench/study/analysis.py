@@ -21,6 +21,7 @@ TITLES = {"dice": "Dice", "jaccard": "Jaccard", "nsd": "NSD", "hd95": "HD95, mm"
 DIGITS = {"dice": 3, "jaccard": 3, "nsd": 3, "hd95": 2, "asd": 2}
 RESAMPLES = 4000
 LEVEL = 0.05
+LEAST_RUNS = 3  # below that no difference is clear
 
 
 @dataclass
@@ -89,12 +90,29 @@ class Comparison:
     difference: float  # mean, the experiment's minus the baseline's
     interval: tuple[float, float]
     p: float  # Wilcoxon's signed-rank test, after Holm's correction over the experiments
-    runs_better: int  # of how many pairs of runs the mean is better
+    runs_better: int  # in how many pairs of runs the mean is better
+    runs: int  # of how many
+    sign: int  # 1 where more is better, else -1
 
     @property
-    def significant(self) -> bool:
-        """At 5 %, after the correction."""
-        return self.p < LEVEL
+    def clear(self) -> bool:
+        """At 5 % after the correction, and with the same sign in every run: cases do not stand for trainings."""
+        agreeing = self.runs if self.sign * self.difference > 0 else 0
+        return self.p < LEVEL and self.runs >= LEAST_RUNS and self.runs_better == agreeing
+
+    @property
+    def better(self) -> bool:
+        """Clearly."""
+        return self.clear and self.sign * self.difference > 0
+
+    @property
+    def worse(self) -> bool:
+        """Clearly."""
+        return self.clear and self.sign * self.difference < 0
+
+    def no_worse_than(self, margin: float) -> bool:
+        """The interval's bad end is within the margin."""
+        return (self.interval[0] if self.sign > 0 else -self.interval[1]) > -margin
 
 
 def compare(
@@ -108,7 +126,7 @@ def compare(
     base = scores[baseline]
     own = dict(zip(base.keys, base.per_case(metric), strict=True))
     runs = {(r["seed"], r["fold"]): m for r, m in zip(base.records, base.per_run(metric), strict=True)}
-    raw: dict[str, tuple[Array, float, int]] = {}
+    raw: dict[str, tuple[Array, float, list[bool]]] = {}
     for name, other in scores.items():
         if name == baseline or (names is not None and name not in names):
             continue
@@ -117,15 +135,15 @@ def compare(
             continue
         differences = np.array([a - b for a, b in pairs])
         p = 1.0 if not np.any(differences) else float(wilcoxon(differences).pvalue)
-        better = sum(
-            BETTER[metric] * (m - runs[r["seed"], r["fold"]]) > 0
+        better = [
+            bool(BETTER[metric] * (m - runs[r["seed"], r["fold"]]) > 0)
             for r, m in zip(other.records, other.per_run(metric), strict=True)
             if (r["seed"], r["fold"]) in runs
-        )
+        ]
         raw[name] = (differences, p, better)
     corrected = holm([p for _, p, _ in raw.values()])
     return {
-        name: Comparison(float(d.mean()), interval(d), q, better)
+        name: Comparison(float(d.mean()), interval(d), q, sum(better), len(better), BETTER[metric])
         for (name, (d, _, better)), q in zip(raw.items(), corrected, strict=True)
     }
 

@@ -53,11 +53,21 @@ def find(where: str | None) -> Path:
     return folder
 
 
+def check(folder: Path, settings: Settings) -> None:
+    """Refuse a folder that the study cannot run on, before any process is started."""
+    try:
+        pairs = data.decathlon_pairs(folder)
+        split(len(pairs), 0, settings)
+        data.read_case(*pairs[0])
+    except (OSError, ValueError, MissingDependencyError) as error:
+        raise StudyError(str(error)) from error
+
+
 def load(folder: str | Path) -> data.Dataset:
     """Every labelled case; about a second for the hippocampus set."""
     try:
         return data.load_decathlon(folder)
-    except (FileNotFoundError, ValueError, MissingDependencyError) as error:
+    except (OSError, ValueError, MissingDependencyError) as error:
         raise StudyError(str(error)) from error
 
 

@@ -12,8 +12,10 @@ study-full` every experiment of the list in `bench/study/experiments.py`.
 *This page is written from the result files by `python -m bench.study report`.*
 """
 
-VERDICTS = """Verdicts are computed: *agrees* and *disagrees* where the comparison is clear at 5 % after Holm's
-correction for the number of experiments, otherwise *cannot tell*. A difference is the method's minus the other's.
+VERDICTS = """Verdicts are computed. A difference (the method's minus the other's, with its 95 % interval) is
+clear where the paired test says so at 5 %, corrected for the number of methods that are compared with the
+baseline, and every run has its sign. *Similar* is an interval that leaves out a Dice lower by 0.01 or an HD95
+higher by 0.5 mm. What is not clear is not evidence of the contrary: *cannot tell*.
 """
 
 LIMITS = """### What it cannot tell
@@ -36,8 +38,8 @@ diagonal, its overlaps 0. The rank score is the mean rank of mean Dice and NSD o
 """
 
 DIFFERENCES = """The same held-out case under both networks; intervals by bootstrap, p by Wilcoxon's signed-rank
-test after Holm's correction over the rows (**\\***: below 0.05), and in how many runs of the same seed the mean
-is better.
+test after Holm's correction over the rows, and in how many runs of the same seed the mean is better. **\\***: p
+below 0.05, and all runs agree.
 """
 
 DEMONSTRATED = {

@@ -144,20 +144,19 @@ def _follow(news: Any, bar: Progress, bars: dict[str, TaskID], steps: int) -> No
 # ---- in a worker process -----------------------------------------------------------------------------
 
 _news: Any = None
+_folder = ""
 _dataset: Any = None
 
 
 def _start(news: Any, folder: str, accelerator: str) -> None:
-    global _news, _dataset
+    global _news, _folder
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops its workers
     threading.Thread(target=_leave_with_the_parent, daemon=True).start()
     import torch
 
     if accelerator == "cpu":
         torch.set_num_threads(1)
-    from . import cases
-
-    _news, _dataset = news, cases.load(folder)
+    _news, _folder = news, folder
 
 
 def _leave_with_the_parent() -> None:
@@ -173,7 +172,11 @@ def _work(job: Job, settings: Settings, accelerator: str) -> float:
     import time
 
     from .. import measure
-    from . import training
+    from . import cases, training
+
+    global _dataset
+    if _dataset is None:  # here, and not at the start, so that a file that cannot be read is a message
+        _dataset = cases.load(_folder)
 
     def report(step: int) -> None:
         if step % 10 == 0:

@@ -78,11 +78,11 @@ def differences_table(scores: dict[str, Scores], against: dict[str, dict[str, Co
         for metric in ("dice", "hd95", "nsd"):
             c, digits = against[metric][name], DIGITS[metric]
             low, high = c.interval
-            star = " **\\***" if c.significant else ""
+            star = " **\\***" if c.clear else ""
             cells += [
                 f"{c.difference:+.{digits}f} [{low:+.{digits}f}, {high:+.{digits}f}]{star}",
                 f"{c.p:.2g}",
-                f"{c.runs_better} of {len(scores[name].records)}",
+                f"{c.runs_better} of {c.runs}",
             ]
         rows.append(cells)
     header = ["minus `dice`"]
