@@ -29,7 +29,7 @@ LANES_PER_SECOND = 132 * 4 * 32 * 1.755e9 * 0.7
 
 # Instructions of a lane (sm_90, signed int32): per voxel of an image, then per counted unit.
 INSTRUCTIONS = {
-    "scan": 22.0,
+    "scan": 12.5,
     "load": 12.0,
     "store": 40.0,
     "strips": 330.0,  # eight voxels of a line with work: own values, reach, bounds, results
@@ -42,9 +42,9 @@ COUNTED = ("strips", "intervals", "candidates", "strip_candidates")
 
 # The same of packed slices, where a unit is one for two lines.
 PACKED_INSTRUCTIONS = {
-    "scan": 22.0,
-    "store": 27.0,
-    "pair_strips": 340.0,  # columns 430 and rows 250: 16 voxels from codes or words, their reach, and back again
+    "scan": 12.5,
+    "store": 17.0,
+    "pair_strips": 322.0,  # columns 395 and rows 250: 16 voxels from codes or words, their reach, and back again
     "pair_ends": 84.0,  # the ends of the run of a strip of one class
     "pair_mixed": 138.0,  # of a strip of both classes
     "pair_neighbours": 60.0,

@@ -21,14 +21,16 @@ def mask() -> torch.Tensor:
     return (torch.rand(2, 2, 40, 50, 60, generator=generator) > 0.9).cuda()
 
 
-@pytest.mark.parametrize("shape", [(4, 2, 17, 19, 33), (1, 1, 300, 9, 13), (2, 1, 128, 128, 128)])
+@pytest.mark.parametrize(
+    "shape", [(4, 2, 17, 19, 33), (1, 1, 300, 9, 13), (2, 1, 128, 128, 128), (1, 1, 20, 140, 150)]
+)
 @pytest.mark.parametrize("spacing", [None, (3.0, 0.8, 0.7)])
 @pytest.mark.parametrize("border", ["open", "closed"])
 @pytest.mark.parametrize("function", [dtk.edt, dtk.sdf])
 def test_many_slices(
     function: Callable[..., torch.Tensor], shape: tuple[int, ...], spacing: Any, border: str
 ) -> None:
-    """Enough slices for the fused kernel: the same numbers as on the CPU."""
+    """Enough slices for the fused kernel, and few large ones: the same numbers as on the CPU."""
     mask = torch.rand(shape, generator=torch.Generator().manual_seed(1)) > 0.1
     got = function(mask.cuda(), spacing, border=border).cpu()
     expected = function(mask, spacing, border=border)

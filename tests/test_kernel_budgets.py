@@ -81,10 +81,10 @@ PAIRS = {
 # The modelled instructions of a voxel (bench/model.py). The organ is the mask that speed is quoted for; no mask
 # may cost 4 times as much.
 INSTRUCTIONS = {
-    ("packed", True): 190.0,
-    ("packed", False): 180.0,
-    ("strips", True): 310.0,
-    ("strips", False): 250.0,
+    ("packed", True): 165.0,
+    ("packed", False): 155.0,
+    ("strips", True): 300.0,
+    ("strips", False): 240.0,
 }
 
 

@@ -191,7 +191,7 @@ def test_scratch_holds_what_passes_hand_on() -> None:
     ],
 )
 def test_arithmetic(spacing: Spacing, arithmetic: str) -> None:
-    for step in plan(problem((2, 1, 9, 9, 9), spacing=spacing), H200).steps[1:]:
+    for step in plan(problem((2, 1, 9, 9, 9), spacing=spacing), H200, fused=False).steps[1:]:
         assert step.kernel.startswith(f"dtk::lines<{arithmetic}, true, uint16_t, dtk::Strips, false>")
         assert fields(step)["groups"] == spacing.rows
     # An axis of length 1 has no step, so its spacing is of no account.
@@ -314,7 +314,14 @@ def test_packed_wants_minima_of_halves() -> None:
         ((16, 1, 128, 128, 128), "A100", True),
         ((16, 1, 128, 128, 128), "L4", True),
         ((16, 1, 128, 128, 128), "T4", True),
-        ((1, 1, 64, 64, 64), "H200", False),  # half of the multiprocessors would have no slice
+        ((1, 1, 96, 96, 96), "H200", True),
+        (
+            (1, 1, 64, 64, 64),
+            "H200",
+            True,
+        ),  # half of the multiprocessors have no slice, but there is a launch less
+        ((1, 1, 32, 32, 32), "H200", True),
+        ((1, 1, 32, 128, 128), "H200", False),  # a slice takes too long
         ((4, 1, 64, 64, 64), "H200", True),
         ((8, 1, 256, 256, 256), "H200", True),
         ((8, 1, 280, 280, 280), "H200", False),  # a slice takes more shared memory than there is
@@ -327,11 +334,18 @@ def test_which_volumes_are_fused(shape: tuple[int, ...], device: str, fused: boo
     assert all("slices" not in s.kernel for s in plan(problem(shape), DEVICES[device], fused=False).steps)
 
 
+def test_slices_that_share_no_squares_in_16_bits_need_more_of_them() -> None:
+    """Only in 16 bits are fewer instructions the reason for slices that leave multiprocessors idle."""
+    for spacing, fused in ((None, True), (Spacing((2.0, 1.0, 1.0)), False)):
+        the_plan = plan(problem((1, 1, 64, 64, 64), **({} if spacing is None else {"spacing": spacing})), H200)
+        assert any("slices" in s.kernel for s in the_plan.steps) == fused
+
+
 def test_one_volume_fills_the_device() -> None:
-    """A single volume puts threads on nearly every multiprocessor in every pass."""
-    for side in (64, 96, 128):
+    """A single volume puts threads on most multiprocessors in every pass."""
+    for side in (96, 128):
         for step in plan(problem((1, 1, side, side, side)), H200).steps:
-            assert step.grid[0] >= 0.75 * H200.multiprocessors, (side, step.kernel)
+            assert step.grid[0] >= 0.7 * H200.multiprocessors, (side, step.kernel)
             assert step.grid[0] * step.block >= side**2 * 2, (side, step.kernel)
 
 
@@ -373,7 +387,7 @@ def test_nothing_to_do(axis: int) -> None:
 
 
 def test_bind_places_pointers() -> None:
-    the_plan = plan(problem((1, 1, 9, 10, 11), spacing=Spacing(None, 8, 1)), H200)
+    the_plan = plan(problem((1, 1, 9, 10, 11), spacing=Spacing(None, 8, 1)), H200, fused=False)
     scan, middle, last = (struct.unpack_from("<6Q", launch.params) for launch in the_plan.bind(1, 2, 300, 4096))
     assert scan[:3] == (0, 2, 4096)
     assert scan[5] == 1

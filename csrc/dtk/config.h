@@ -45,17 +45,33 @@ typedef unsigned long long uint64_t;
   T* name = reinterpret_cast<T*>(dtk_dynamic_shared)
 #endif
 
-// 1 / sqrt(x) of a normal number to about its last bit, in one instruction: rsqrtf() asks for subnormals
-// first.
+// Single instructions that CUDA C++ has no name for.
+//   inverse_root    1 / sqrt(x) of a normal number to about its last bit: rsqrtf() asks for subnormals first.
+//   spread_signs    byte i of the result is 0xff where the top bit is set of the byte of x that nibble i of
+//   the
+//                   selector names, less 8; else 0. (__byte_perm() knows no signs.)
 #if defined(DTK_EMULATOR)
 namespace dtk {
 inline float inverse_root(float x) { return rsqrtf(x); }
+template <uint32_t kSelector>
+inline uint32_t spread_signs(uint32_t x) {
+  static_assert((kSelector & 0xcccc) == 0x8888, "signs of the first operand");
+  uint32_t result = 0;
+  for (int i = 0; i < 4; ++i) result |= (x >> 8 * (kSelector >> 4 * i & 3) & 0x80u) / 0x80u * 0xffu << 8 * i;
+  return result;
+}
 }  // namespace dtk
 #elif defined(__CUDACC__)
 namespace dtk {
 __device__ inline float inverse_root(float x) {
   float y;
   asm("rsqrt.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+template <uint32_t kSelector>
+__device__ inline uint32_t spread_signs(uint32_t x) {
+  uint32_t y;
+  asm("prmt.b32 %0, %1, 0, %2;" : "=r"(y) : "r"(x), "n"(kSelector));
   return y;
 }
 }  // namespace dtk

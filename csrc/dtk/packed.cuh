@@ -148,6 +148,11 @@ struct PackedSlice {
     const int last = params.extent[1] - 1, width = params.extent[2];
     const Run* row = source + smaller(first, last) * width;
     if (kSigned) *before = codes<kWhole>(first > 0 ? row - width : row, column);
+    if (first + kRows <= params.extent[1]) {
+#pragma unroll
+      for (int i = 0; i < kRows; ++i, row += width) code[i] = codes<kWhole>(row, column);
+      return;
+    }
 #pragma unroll
     for (int i = 0; i < kRows; ++i) {
       code[i] = codes<kWhole>(row, column);
@@ -572,6 +577,10 @@ struct PackedSlice {
   template <typename End>
   __device__ void store(uint32_t slice, End& end) const {
     using S = Squares<int32_t>;
+    if (End::kPlain && has_pairs()) {
+      store_pairs(slice);
+      return;
+    }
     const int height = params.extent[1], width = params.extent[2], half = this->height() >> 1;
     const int z = int(slice % uint32_t(params.extent[0]));
     const int64_t start = int64_t(slice) * height * width;
@@ -600,6 +609,39 @@ struct PackedSlice {
           }
           end.write(start + ((y + i) * width + x), cost, negative);
         }
+      }
+    }
+  }
+
+  // What is plain, in blocks of two by two voxels, where pairs of columns are whole.
+  __device__ bool has_pairs() const {
+    return (params.extent[2] & 1) == 0 && (reinterpret_cast<uint64_t>(params.at.target) & 7) == 0;
+  }
+
+  __device__ void store_pairs(uint32_t slice) const {
+    using S = Squares<int32_t>;
+    const int height = params.extent[1], width = params.extent[2], pairs = width >> 1;
+    const int odd = (this->height() >> 1) * params.pitch;
+    float* out = static_cast<float*>(params.at.target) + int64_t(slice) * height * width;
+    const int across = smaller((pairs + 31) & ~31, int(blockDim.x));
+    const int down = int(blockDim.x) / across, row = int(threadIdx.x) / across;
+    for (int pair = int(threadIdx.x) % across; pair < pairs && row < down; pair += across) {
+      const uint32_t* from = words + row * params.pitch + pair;
+      float* to = out + 2 * (row * width + pair);
+      for (int y = 2 * row; y < height; y += 2 * down, from += down * params.pitch, to += 2 * down * width) {
+        const uint32_t left = from[0], right = from[odd];
+        uint32_t bits = 0;  // of the left column, and of the right one from bit 8 on
+        if (kSigned) {
+          const uint8_t* at = classes + (y >> 3) * params.classes_pitch + 2 * pair;
+          bits = uint32_t(*reinterpret_cast<const uint16_t*>(at)) >> (y & 7);
+        }
+        const auto distance = [&](uint32_t cost, int bit) {
+          const float d = S::finish(cost, params.squared != 0, params.scale);
+          return bits_to_float(float_to_bits(d) | (bits << (31 - bit) & 0x80000000u));
+        };
+        *reinterpret_cast<float2*>(to) = float2{distance(left & 0xffffu, 0), distance(right & 0xffffu, 8)};
+        if (y + 1 < height)
+          *reinterpret_cast<float2*>(to + width) = float2{distance(left >> 16, 1), distance(right >> 16, 9)};
       }
     }
   }

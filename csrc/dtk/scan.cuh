@@ -9,11 +9,12 @@
 //
 // scan<Run>: a thread works on kCount neighbouring columns (4 with bytes, 2 with half-words), whose counters
 // share one 32-bit register, a field each: counting, restarting, the minimum and the class bit are one to
-// six instructions for all of them. Columns are cut into segments, so that few columns still fill the
+// five instructions for all of them. Columns are cut into segments, so that few columns still fill the
 // device: thread = (segment, column chunk), neighbouring threads on neighbouring columns.
 //   1. Rows are read in groups of kBits (that many independent loads in flight) and reduced to class bits,
 //      one word per group, in shared memory.
-//   2. Each segment runs both counters over its own bits, as if nothing lay outside it.
+//   2. Each segment runs over its own bits, as if nothing lay outside it, and finds what both counters are
+//      at its ends: `up` by counting on, `down` as the length of the run that it begins with.
 //   3. What enters a segment follows from the results of the segments on that side: a counter that met no
 //      change within a segment leaves it as it entered, plus the segment's rows.
 //   4. Each segment runs again, bottom to top, group by group, and stores.
@@ -41,26 +42,29 @@ struct Fields {
   static constexpr int kBits = kFieldBits;
   static constexpr int kCount = 32 / kBits;
   static constexpr uint32_t kOnes = kBits == 8 ? 0x01010101u : kBits == 16 ? 0x00010001u : 1u;
-  static constexpr uint32_t kAll = kBits == 32 ? 0xffffffffu : (1u << (kBits & 31)) - 1;
   static constexpr uint32_t kTop = kOnes << (kBits - 1);
   static constexpr uint32_t kNone = ~kTop;
 
-  // Fields that hold 1 become all ones.
-  __device__ static uint32_t spread(uint32_t ones) { return ones * kAll; }
+  // Fields whose top bit is set become all ones, the others 0, whatever stands below the top bits.
+  __device__ static uint32_t spread(uint32_t tops) {
+    return kBits == 8 ? spread_signs<0xba98>(tops) : spread_signs<0xbb99>(tops);
+  }
+  // Bit i of every field at its top, with other bits below.
+  __device__ static uint32_t raise(uint32_t x, int i) { return x << (kBits - 1 - i); }
+  // All ones in every field that is not 0; fields must be below their top bit.
+  __device__ static uint32_t nonzero(uint32_t x) { return spread(x + kNone); }
   // A counter behind `rows` rows that it left as `within` after starting there with kNone, when it really
   // came with `before`.
   __device__ static uint32_t pass(uint32_t before, uint32_t within, int rows) {
-    const uint32_t met_change = spread(nonzero(within ^ kNone));
-    const uint32_t unbroken = before + nonzero(before ^ kNone) * uint32_t(rows);
+    const uint32_t met_change = nonzero(within ^ kNone);
+    const uint32_t unbroken = before + (nonzero(before ^ kNone) & kOnes) * uint32_t(rows);
     return (within & met_change) | (unbroken & ~met_change);
   }
-  // 1 in every field that is not 0; fields must be below their top bit.
-  __device__ static uint32_t nonzero(uint32_t x) { return ((x + kNone) >> (kBits - 1)) & kOnes; }
   // Fields must be below their top bit, so the difference of a field cannot borrow from the next.
   __device__ static uint32_t minimum(uint32_t a, uint32_t b) {
-    const uint32_t not_less = ((a | kTop) - b) & kTop;             // top bit where a >= b
-    const uint32_t take_b = not_less - (not_less >> (kBits - 1));  // the bits below it
-    return a ^ ((a ^ b) & take_b);
+    if (kBits == 16) return __vminu2(a, b);
+    const uint32_t take_b = spread((a | kTop) - b);  // where a >= b
+    return (b & take_b) | (a & ~take_b);
   }
 };
 
@@ -97,25 +101,25 @@ __device__ inline uint32_t gather_any(const Image& image, const int64_t* column,
 }
 
 // The same for one-byte elements, a word of columns at a time: bits of the bytes that differ from `reference`
-// (in each of its bytes), or, when `flip` is kOnes, of those that equal it.
+// (in each of its bytes). Only a group that is not `whole` has rows past the end.
 template <typename F>
-__device__ inline uint32_t gather_bytes(const Image& image, int64_t column, int first, uint32_t reference,
-                                        uint32_t flip) {
+__device__ inline uint32_t gather_bytes(const Image& image, const uint8_t* column, int first, bool whole,
+                                        uint32_t reference) {
   const int last = int(image.shape[2]) - 1;
-  const uint8_t* data = static_cast<const uint8_t*>(image.data) + column;
+  const uint8_t* row = column + first * image.stride[2];
   uint32_t bits = 0;
 #pragma unroll
   for (int i = 0; i < F::kBits; ++i) {
-    const uint8_t* row = data + (first + i < last ? first + i : last) * image.stride[2];
-    uint32_t differs;
+    uint32_t differs;  // in the fields' top bits
     if (F::kBits == 8) {
       const uint32_t x = *reinterpret_cast<const uint32_t*>(row) ^ reference;
-      differs = (((x & 0x7f7f7f7fu) + 0x7f7f7f7fu) | x) >> 7 & F::kOnes;
+      differs = (x & F::kNone) + F::kNone | x;
     } else {
-      const uint32_t pair = uint32_t(*reinterpret_cast<const uint16_t*>(row)) ^ reference;
-      differs = Fields<16>::nonzero((pair | pair << 8) & 0x00ff00ffu);
+      differs =
+          __byte_perm(uint32_t(*reinterpret_cast<const uint16_t*>(row)) ^ reference, 0, 0x4140) + F::kNone;
     }
-    bits |= (differs ^ flip) << i;
+    bits = bits >> 1 | differs & F::kTop;  // row i arrives at bit i
+    if (whole || first + i < last) row += image.stride[2];
   }
   return bits;
 }
@@ -133,12 +137,13 @@ struct Counter {
   uint32_t value;
   uint32_t counting;  // 1 in the fields that have met a change
 
-  __device__ explicit Counter(uint32_t start) : value(start), counting(F::nonzero(start ^ F::kNone)) {}
+  __device__ explicit Counter(uint32_t start)
+      : value(start), counting(F::nonzero(start ^ F::kNone) & F::kOnes) {}
 
-  // To the next row; `changed`: fields whose class differs between the two.
+  // To the next row; `changed`: all ones in the fields whose class differs between the two.
   __device__ void step(uint32_t changed) {
-    value = (value + counting) & ~F::spread(changed);
-    counting |= changed;
+    value = (value + counting) & ~changed;
+    counting |= changed & F::kOnes;
   }
 };
 
@@ -188,14 +193,18 @@ __global__ void __launch_bounds__(256, 3) scan(const __grid_constant__ Scan para
     const int64_t class_index = outer % image.shape[1];
 
     if (bytes) {
-      const int64_t column = column_offset(image, outer, first_column);
+      const uint8_t* column =
+          static_cast<const uint8_t*>(image.data) + column_offset(image, outer, first_column);
       const bool labels = image.rule == kEqualsClass;
       const uint32_t reference =
           labels ? uint32_t(class_index & 0xff) * 0x01010101u >> (32 - 8 * F::kCount) : 0u;
       const uint32_t possible = labels && class_index > 255 ? 0u : 0xffffffffu;
+      const uint32_t flip = labels ? 0xffffffffu : 0u;
       for (int g = first_group; g < end_group; ++g) {
-        class_bits[g * chunks_per_block] =
-            possible & gather_bytes<F>(image, column, g * F::kBits, reference, labels ? F::kOnes : 0u);
+        const bool whole = (g + 1) * F::kBits <= length;
+        const uint32_t bits = whole ? gather_bytes<F>(image, column, g * F::kBits, true, reference)
+                                    : gather_bytes<F>(image, column, g * F::kBits, false, reference);
+        class_bits[g * chunks_per_block] = possible & (bits ^ flip);
       }
     } else {
       int64_t column[F::kCount];
@@ -207,29 +216,28 @@ __global__ void __launch_bounds__(256, 3) scan(const __grid_constant__ Scan para
     }
     __syncthreads();
 
+    // Between the segment's last row and the one below it.
+    const uint32_t change_below = end_group < groups ? F::spread(F::raise(changes(end_group), 0)) : 0u;
     Counter<F> up(F::kNone);
+    // The rows behind the segment's first one that follow it without a change, as long as there was none.
+    uint32_t run = 0, unbroken = F::kOnes;
     for (int g = first_group; g < end_group; ++g) {
       up_before[g * chunks_per_block] = up.value;
       const uint32_t change = changes(g);
 #pragma unroll
-      for (int i = 0; i < F::kBits; ++i) up.step(change >> i & F::kOnes);
+      for (int i = 0; i < F::kBits; ++i) {
+        const uint32_t changed = F::spread(F::raise(change, i));
+        up.step(changed);
+        unbroken &= ~changed;
+        run += unbroken;
+        if (i == 0 && g == first_group) run = 0, unbroken = F::kOnes;
+      }
     }
-    // Between the segment's last row and the one below it.
-    const uint32_t change_below = end_group < groups ? changes(end_group) & F::kOnes : 0u;
     uint32_t up_entry = F::kNone, down_entry = F::kNone;
     if (segments > 1) {
-      Counter<F> down(F::kNone);
-      uint32_t below = change_below;
-      for (int g = end_group - 1; g >= first_group; --g) {
-        const uint32_t change = changes(g);
-#pragma unroll
-        for (int i = F::kBits - 1; i >= 0; --i) {
-          down.step(below);
-          below = change >> i & F::kOnes;
-        }
-      }
+      const uint32_t met_change = F::nonzero((unbroken & ~change_below) ^ F::kOnes);
       segment_up[segment * chunks_per_block] = up.value;
-      segment_down[segment * chunks_per_block] = down.value;
+      segment_down[segment * chunks_per_block] = (run & met_change) | (F::kNone & ~met_change);
       __syncthreads();
       const int rows = segment_groups * F::kBits;  // only the last segments may have fewer
       for (int s = 0; s < segment; ++s) up_entry = F::pass(up_entry, segment_up[s * chunks_per_block], rows);
@@ -243,28 +251,33 @@ __global__ void __launch_bounds__(256, 3) scan(const __grid_constant__ Scan para
     for (int g = end_group - 1; g >= first_group; --g) {
       const uint32_t bits = class_bits[g * chunks_per_block];
       const uint32_t change = changes(g);
-      uint32_t ups[F::kBits];
+      uint32_t changed[F::kBits], code[F::kBits];
       Counter<F> again(F::pass(up_entry, up_before[g * chunks_per_block], rows_before(g)));
 #pragma unroll
       for (int i = 0; i < F::kBits; ++i) {
-        again.step(change >> i & F::kOnes);
-        ups[i] = again.value;
+        changed[i] = F::spread(F::raise(change, i));
+        again.step(changed[i]);
+        code[i] = again.value;
       }
 #pragma unroll
       for (int i = F::kBits - 1; i >= 0; --i) {
-        down.step(below);
-        below = change >> i & F::kOnes;
-        const int p = g * F::kBits + i;
-        if (p >= length || !valid) continue;
-        const uint32_t word = F::minimum(ups[i], down.value) | (bits << (F::kBits - 1 - i) & F::kTop);
-        Run* to = out + p * columns;
-        if (whole_words) {
-          *reinterpret_cast<uint32_t*>(to) = word;
-        } else {
+        down.step(i + 1 < F::kBits ? changed[(i + 1) % F::kBits] : below);
+        code[i] = F::minimum(code[i], down.value) | (F::raise(bits, i) & F::kTop);
+      }
+      below = changed[0];
+      const int rows = valid ? smaller(length - g * F::kBits, F::kBits) : 0;
+      Run* to = out + g * F::kBits * columns;
+      if (whole_words) {
 #pragma unroll
-          for (int c = 0; c < F::kCount; ++c)
-            if (first_column + c < columns) to[c] = Run(word >> (c * F::kBits));
-        }
+        for (int i = 0; i < F::kBits; ++i, to += columns)
+          if (i < rows) *reinterpret_cast<uint32_t*>(to) = code[i];
+        continue;
+      }
+#pragma unroll
+      for (int i = 0; i < F::kBits; ++i, to += columns) {
+#pragma unroll
+        for (int c = 0; c < F::kCount; ++c)
+          if (i < rows && first_column + c < columns) to[c] = Run(code[i] >> (c * F::kBits));
       }
     }
     __syncthreads();  // the next chunks overwrite the bits
