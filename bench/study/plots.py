@@ -12,7 +12,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 
-from .analysis import TITLES, Scores, interval
+from .analysis import DIGITS, TITLES, Scores, interval
 from .experiments import BASELINE
 
 BLUE, ORANGE, GREY = "#2a6f97", "#e07a2f", "#8d99ae"
@@ -30,21 +30,21 @@ def draw(scores: dict[str, Scores], demonstrations: dict[str, Any], folder: Path
 
 
 def score_figure(scores: dict[str, Scores], folder: Path) -> Path:
-    """Means with their intervals, and the runs as ticks; of experiments that learn nothing the number."""
+    """Means with their intervals, and the runs as ticks; of experiments far below, the number."""
     metrics = ("dice", "nsd", "hd95")
     height = 1.2 + 0.28 * len(scores)
     figure, axes = plt.subplots(1, len(metrics), figsize=(10, height), sharey=True, layout="constrained")
     rows = np.arange(len(scores))[::-1]
-    collapsed = {name for name, s in scores.items() if np.nanmean(s.per_case("dice")) < 0.5}
-    collapsed = set() if len(collapsed) == len(scores) else collapsed
+    dice = {name: float(np.nanmean(s.per_case("dice"))) for name, s in scores.items()}
+    apart = {name for name in scores if dice[name] < max(dice.values()) - 0.1}
     for axis, metric in zip(axes, metrics, strict=True):
         means = {name: float(np.nanmean(s.per_case(metric))) for name, s in scores.items()}
         for row, (name, s) in zip(rows, scores.items(), strict=True):
             mean = means[name]
-            if name in collapsed:
-                # It would squeeze all others together.
+            if name in apart:
+                # It would squeeze the others together.
                 place = {"xy": (0.5, row), "xycoords": ("axes fraction", "data")}
-                axis.annotate(f"{mean:.2f}", **place, ha="center", va="center", color=GREY)
+                axis.annotate(f"{mean:.{DIGITS[metric]}f}", **place, ha="center", va="center", color=GREY)
                 continue
             axis.plot(interval(s.per_case(metric)), (row, row), color=BLUE, lw=2)
             axis.plot(mean, row, "o", color=ORANGE if name == BASELINE else BLUE)
@@ -75,7 +75,7 @@ def time_figure(scores: dict[str, Scores], folder: Path) -> Path:
         left += part
     axis.set_yticks(rows, [s.experiment.title for s in scores.values()])
     axis.set_xlabel("ms per iteration")
-    axis.legend(loc="lower right", frameon=True)
+    figure.legend(loc="outside upper right", ncols=3, frameon=False)
     axis.spines[["top", "right"]].set_visible(False)
     return _save(figure, folder / "study-time.png")
 

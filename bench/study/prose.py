@@ -14,8 +14,9 @@ study-full` every experiment of the list in `bench/study/experiments.py`.
 
 VERDICTS = """Verdicts are computed. A difference (the method's minus the other's, with its 95 % interval) is
 clear where the paired test says so at 5 %, corrected for the number of methods that are compared with the
-baseline, and every run has its sign. *Similar* is an interval that leaves out a Dice lower by 0.01 or an HD95
-higher by 0.5 mm. What is not clear is not evidence of the contrary: *cannot tell*.
+baseline (or of the claim's own tests, where it compares others), and every run has its sign. *Similar* is an
+interval that leaves out a Dice lower by 0.01 or an HD95 higher by 0.5 mm. What is not clear is not evidence of the
+contrary: *cannot tell*.
 """
 
 LIMITS = """### What it cannot tell
@@ -24,6 +25,8 @@ LIMITS = """### What it cannot tell
   were made for small or thin objects in large images, which are not here.
 - **Length.** A few hundred steps. The papers train for hundreds of epochs; what converges slowly is at a
   disadvantage, and schedules that count epochs are compressed.
+- **Reading maps.** Where a network predicts signed maps alone, the lowest map names the class. At a boundary two
+  classes differ by a few hundredths of the maps' range: too little, perhaps, for so short a training.
 - **Network.** A U-Net of 0.15 million parameters. A stronger one leaves less to a loss.
 - **Training.** Three trainings of each experiment. The tests compare test cases, so they say that *these*
   networks differ; how far another seed would move them, the columns "runs better" and the ticks in the figure
@@ -39,7 +42,8 @@ diagonal, its overlaps 0. The rank score is the mean rank of mean Dice and NSD o
 
 DIFFERENCES = """The same held-out case under both networks; intervals by bootstrap, p by Wilcoxon's signed-rank
 test after Holm's correction over the rows, and in how many runs of the same seed the mean is better. **\\***: p
-below 0.05, and all runs agree.
+below 0.05, and all runs agree. The test asks for the typical case: a mean that a few far-off false positives make
+can have an interval beside 0 and a large p.
 """
 
 DEMONSTRATED = {

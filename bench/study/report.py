@@ -115,8 +115,8 @@ class Report:
             f"{first['parameters']:,} parameters. Seed 0 is tested on fold 0, and so on, so no volume is tested "
             f"twice: {tested} held-out volumes. Optimiser (AdamW, one-cycle rate, peak "
             f"{settings['peak_rate']:g}) and all else is the same for every experiment; an epoch of the papers' "
-            f"schedules is a hundredth of the training. The runs took {cpu / 60:.0f} CPU minutes, that is "
-            f"{cpu / 120:.0f} minutes on two cores.\n"
+            f"schedules is a hundredth of the training. The runs took {cpu / 60:.0f} CPU minutes, which on two "
+            f"cores to themselves are {cpu / 120:.0f} minutes (computed, not measured).\n"
         )
 
     def time(self) -> str:
