@@ -8,6 +8,7 @@
 #include <string>
 
 #include "cpu/envelope.h"
+#include "cpu/interrupt.h"
 #include "cpu/label.h"
 #include "cpu/nearest.h"
 #include "cpu/remap.h"
@@ -23,6 +24,19 @@
 namespace py = pybind11;
 
 namespace {
+
+// Other Python threads run while the kernels do, and signals are answered: an exception of their handlers,
+// such as KeyboardInterrupt, ends the work. Python handles signals on its main thread alone; elsewhere this
+// asks in vain.
+bool signal_raised() {
+  py::gil_scoped_acquire acquire;
+  return PyErr_CheckSignals() != 0;
+}
+
+class Unlocked {
+  py::gil_scoped_release release_;
+  dtk::cpu::Watch watch_{signal_raised};
+};
 
 using Axes = std::array<int64_t, 5>;
 
@@ -54,7 +68,7 @@ void cpu_transform(uintptr_t data, int dtype, const Axes& shape, const Axes& str
   t.out = reinterpret_cast<float*>(out);
   t.extrema = reinterpret_cast<float*>(extrema);
   t.threads = threads;
-  py::gil_scoped_release release;
+  Unlocked unlocked;
   dtk::cpu::transform(t);
 }
 
@@ -69,7 +83,7 @@ void cpu_nearest(uintptr_t data, int dtype, const Axes& shape, const Axes& strid
   n.distance = reinterpret_cast<float*>(distance);
   n.index = reinterpret_cast<int64_t*>(index);
   n.threads = threads;
-  py::gil_scoped_release release;
+  Unlocked unlocked;
   dtk::cpu::nearest(n);
 }
 
@@ -84,7 +98,7 @@ void cpu_faces(uintptr_t maps, uintptr_t data, int dtype, const Axes& shape, con
   f.spacing_rows = spacing_rows;
   f.closed = closed;
   f.threads = threads;
-  py::gil_scoped_release release;
+  Unlocked unlocked;
   dtk::cpu::faces(f);
 }
 
@@ -96,7 +110,7 @@ void cpu_label(uintptr_t data, int dtype, const Axes& shape, const Axes& stride,
   l.labels = reinterpret_cast<int32_t*>(labels);
   l.count = reinterpret_cast<int32_t*>(count);
   l.threads = threads;
-  py::gil_scoped_release release;
+  Unlocked unlocked;
   dtk::cpu::label(l);
 }
 
@@ -114,7 +128,7 @@ void cpu_envelope(uintptr_t f, bool wide, const Axes& shape, const Axes& stride,
   e.values = reinterpret_cast<void*>(values);
   e.index = reinterpret_cast<int64_t*>(index);
   e.threads = threads;
-  py::gil_scoped_release release;
+  Unlocked unlocked;
   dtk::cpu::envelope(e);
 }
 
@@ -128,7 +142,7 @@ void cpu_scatter(uintptr_t grad, bool wide, uintptr_t index, int64_t images, int
   s.voxels = voxels;
   s.sums = reinterpret_cast<void*>(sums);
   s.threads = threads;
-  py::gil_scoped_release release;
+  Unlocked unlocked;
   dtk::cpu::scatter(s);
 }
 
@@ -151,7 +165,7 @@ void cpu_remap(uintptr_t maps, uintptr_t data, int dtype, const Axes& shape, con
   r.labels = reinterpret_cast<const int32_t*>(labels);
   r.counts = reinterpret_cast<const int32_t*>(counts);
   r.threads = threads;
-  py::gil_scoped_release release;
+  Unlocked unlocked;
   dtk::cpu::remap(r);
 }
 
@@ -173,7 +187,7 @@ void cpu_weigh(uintptr_t prediction, const Axes& shape, const Axes& prediction_s
   w.sums = reinterpret_cast<float*>(sums);
   w.gradient = reinterpret_cast<float*>(gradient);
   w.threads = threads;
-  py::gil_scoped_release release;
+  Unlocked unlocked;
   dtk::cpu::weigh(w);
 }
 
@@ -186,7 +200,7 @@ void cpu_contour(uintptr_t data, int dtype, const Axes& shape, const Axes& strid
   c.closed = closed;
   c.out = reinterpret_cast<uint8_t*>(out);
   c.threads = threads;
-  py::gil_scoped_release release;
+  Unlocked unlocked;
   dtk::cpu::contour(c);
 }
 
@@ -203,6 +217,13 @@ void cuda_launch(int kernel, const std::array<unsigned, 3>& grid, unsigned block
 
 PYBIND11_MODULE(DTK_MODULE_NAME, m) {
   m.doc() = "Compiled kernels of dtkernels; private, use the functions of the package.";
+  py::register_local_exception_translator([](std::exception_ptr error) {
+    try {
+      if (error) std::rethrow_exception(error);
+    } catch (const dtk::cpu::Interrupted&) {
+      // The handler's exception is set already.
+    }
+  });
   m.attr("built_with_cuda") = dtk::cuda::built_with_cuda();
   m.def("cpu_instruction_set", &dtk::cpu::instruction_set);
   m.def("cpu_transform", &cpu_transform);

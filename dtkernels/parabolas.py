@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import arguments, backends
+from . import arguments, backends, memory
 from .problem import EnvelopeProblem
 from .transform import OpSpacing, spacing_of
 
@@ -53,8 +53,8 @@ def _run(
     image, source = arguments.mask_layout(f.to(values_dtype(f)), dims, name="f")
     given, rows = spacing_of(spacing, dims, source, image.shape[0])
     chosen = backends.choose(source.device, backend, "envelope")
-    values = torch.empty(f.shape, dtype=source.dtype, device=source.device)
-    index = torch.empty(f.shape, dtype=torch.int64, device=source.device) if with_index else None
+    values = memory.empty(f.shape, source.dtype, source.device)
+    index = memory.empty(f.shape, torch.int64, source.device) if with_index else None
     if values.numel():
         problem = EnvelopeProblem(image, dims, given, values.data_ptr(), 0 if index is None else index.data_ptr())
         chosen.envelope(problem, source, rows, values, index)

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import arguments, backends, transform
+from . import arguments, backends, memory, transform
 from .formula import Formula, Options, Side, Vector, check, formula
 from .problem import ContourProblem, FacesProblem, Inside, RemapProblem, Rule
 
@@ -156,7 +156,7 @@ def _of_two_classes(
     own = None if extrema is None else extrema[:, :1].clone()
     one = transform.run(layout, labels.shape, dims, spacing, signed=True, extrema=own, **common)
     if out is None:
-        out = torch.empty(shape, dtype=torch.float32, device=labels.device)
+        out = memory.empty(shape, torch.float32, labels.device)
     else:
         arguments.check_out(out, shape, labels, spacing if isinstance(spacing, Tensor) else None)
     if not out.numel():
@@ -222,7 +222,7 @@ def _off_contour(layout: arguments.Layout, o: Options, dims: int, chosen: backen
     if not hasattr(chosen, "contour"):
         return ~_contour(foreground(layout), o, dims)
     image = layout.image
-    result = torch.empty(image.shape, dtype=torch.uint8, device=layout.source.device)
+    result = memory.empty(image.shape, torch.uint8, layout.source.device)
     problem = ContourProblem(image, dims, o.connectivity or dims, o.border == "closed", result.data_ptr())
     chosen.contour(problem, layout.source)
     return result

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from . import arguments, backends
+from . import arguments, backends, memory
 from .problem import LabelProblem, NearestProblem, Problem, Spacing
 
 OpSpacing = Sequence[float] | torch.Tensor | None
@@ -128,8 +128,8 @@ def nearest(
     lengths = values.values[3 - dims :] if values.values is not None else rows[:, 3 - dims :]  # type: ignore[index]
     arguments.check_squares_fit(mask.shape[mask.ndim - dims :], lengths)
     chosen = backends.choose(source.device, backend, "nearest")
-    distance = torch.empty(mask.shape, dtype=torch.float32, device=source.device)
-    index = torch.empty(mask.shape, dtype=torch.int64, device=source.device)
+    distance = memory.empty(mask.shape, torch.float32, source.device)
+    index = memory.empty(mask.shape, torch.int64, source.device)
     if index.numel():
         problem = NearestProblem(image, dims, values, distance.data_ptr(), index.data_ptr())
         chosen.nearest(problem, source, rows, distance, index)
@@ -151,8 +151,8 @@ def label(
     neighbours = arguments.check_connectivity(connectivity, dims)
     image, source = arguments.mask_layout(mask, dims, threshold)
     chosen = backends.choose(source.device, backend, "label")
-    labels = torch.empty(mask.shape, dtype=torch.int32, device=source.device)
-    count = torch.empty(mask.shape[: mask.ndim - dims], dtype=torch.int32, device=source.device)
+    labels = memory.empty(mask.shape, torch.int32, source.device)
+    count = memory.empty(mask.shape[: mask.ndim - dims], torch.int32, source.device)
     if labels.numel():
         problem = LabelProblem(image, neighbours, labels.data_ptr(), count.data_ptr())
         chosen.label(problem, source, labels, count)
@@ -226,14 +226,14 @@ def run(
     arguments.check_squares_fit(sides, lengths)
     arguments.check_distances_fit(dtype, sides, lengths, squared=squared, closed=closed)
     if out is None:
-        out = torch.empty(shape, dtype=dtype, device=source.device)
+        out = memory.empty(shape, dtype, source.device)
     else:
         arguments.check_out(out, shape, source, spacing if isinstance(spacing, torch.Tensor) else None, dtype)
     if out.numel():
         fused = extrema is not None and getattr(chosen, "EXTREMA", False)
         pointer = extrema.data_ptr() if extrema is not None and fused else 0
         converts = dtype == torch.float32 or getattr(chosen, "CONVERTS", False)
-        into = out if converts else torch.empty(shape, dtype=torch.float32, device=source.device)
+        into = out if converts else memory.empty(shape, torch.float32, source.device)
         number = arguments.OUT_DTYPES[into.dtype]
         problem = Problem(layout.image, dims, values, signed, squared, closed, into.data_ptr(), pointer, number)
         chosen.run(problem, source, rows, into)

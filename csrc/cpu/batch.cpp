@@ -183,7 +183,9 @@ ImageTask Batch::task_for(int64_t image, const Image& source, char* codes) const
 
 // --- Work ---
 
+// Large images have many of these pieces to a task of the pool; hence the checkpoints.
 void Batch::scan(const Job& job, int64_t tile, char* workspace) const {
+  checkpoint();
   const int64_t first = tile % scan_tiles_ * scan_tile_;
   passes_.scan_columns(job.task[tile / scan_tiles_], first, std::min(scan_tile_, columns_ - first),
                        workspace);
@@ -207,6 +209,7 @@ void Batch::whole_unit(Job& job, int64_t unit, char* own) const {
 }
 
 void Batch::whole_slice(const ImageTask& task, int z, int y0, int y1, char* workspace) const {
+  checkpoint();
   const Box box = passes_.prepare_slice(task, z, y0, y1, workspace);
   if (box.y0 == box.y1) return;
   const bool volume = task.scan_axis == 0;

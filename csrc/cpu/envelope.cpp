@@ -139,10 +139,12 @@ class Batch {
     passes_.do_columns(task, 1, z * slice_ + x, int(std::min<int64_t>(lanes_, length_[2] - x)), workspace);
   }
   void depth_tile(const EnvelopeTask& task, int64_t i, char* workspace) const {
+    checkpoint();
     const int64_t first = i * lanes_;
     passes_.do_columns(task, 0, first, int(std::min<int64_t>(lanes_, slice_ - first)), workspace);
   }
   void slice(const EnvelopeTask& task, int64_t z, char* workspace) const {
+    checkpoint();
     for (int64_t y = 0; y < length_[1]; y += lanes_) {
       const int count = int(std::min<int64_t>(lanes_, length_[1] - y));
       passes_.do_rows(task, z * length_[1] + y, count, workspace);

@@ -197,12 +197,14 @@ class Batch {
   }
 
   void slice(const NearestTask& task, int z, char* workspace, char* near_x_bytes) const {
+    checkpoint();
     uint16_t* near_x = reinterpret_cast<uint16_t*>(near_x_bytes);
     passes_.scan_rows(task, z, 0, height_, workspace, near_x);
     for (int tile = 0; tile < tiles_; tile++) passes_.do_columns(task, z, tile, workspace, near_x);
   }
 
   void row(const NearestTask& task, int y, char* workspace) const {
+    checkpoint();
     for (int tile = 0; tile < tiles_; tile++) passes_.do_depth(task, y, tile, workspace);
   }
 

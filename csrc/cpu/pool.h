@@ -3,13 +3,17 @@
 #include <atomic>
 #include <cstdint>
 
+#include "interrupt.h"
+
 namespace dtk::cpu {
 
-// The tasks of one parallel section, handed out one at a time to whoever asks.
+// The tasks of one parallel section, handed out one at a time to whoever asks. The caller gives up between
+// two.
 class TaskQueue {
  public:
   explicit TaskQueue(int64_t count) : count_(count) {}
   bool next(int64_t& task) {
+    checkpoint();
     task = next_.fetch_add(1, std::memory_order_relaxed);
     return task < count_;
   }

@@ -2,7 +2,6 @@
 
 #include <cstdint>
 #include <cstdlib>
-#include <new>
 #if defined(__linux__)
 #include <sys/mman.h>
 #endif
@@ -20,7 +19,7 @@ char* Scratch::reserve(size_t bytes) {
   const size_t alignment = bytes >= kHugePage ? kHugePage : 64;
   const size_t rounded = (bytes + alignment - 1) / alignment * alignment;
   void* block = nullptr;
-  if (rounded < bytes || posix_memalign(&block, alignment, rounded) != 0) throw std::bad_alloc();
+  if (rounded < bytes || posix_memalign(&block, alignment, rounded) != 0) throw OutOfMemory(bytes);
   data_ = static_cast<char*>(block);
   size_ = rounded;
   advise_huge_pages(data_, size_);

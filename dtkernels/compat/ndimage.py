@@ -32,7 +32,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from .. import arguments, functional
+from .. import arguments, functional, memory
 from . import _arrays
 
 _EXACT_SQUARES = 1 << 24  # up to here float32 holds every integer
@@ -116,7 +116,7 @@ def distance_transform_edt(
             result = _arrays.write(name, given, source)
             _check_result(name, result, of_shape, dtype)
         elif wanted:
-            returned.append(torch.empty(of_shape, dtype=dtype, device=mask.device))
+            returned.append(memory.empty(of_shape, dtype, mask.device))
             result = _arrays.plain(returned[-1])
         results.append(result)
     if _arrays.overlap(*results):
