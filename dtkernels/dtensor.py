@@ -1,8 +1,8 @@
 """Sharding rules for distributed tensors: ``import dtkernels.dtensor`` once, then pass DTensors to the operators.
 
 Samples and classes are images of their own, so that a tensor split along its batch dimensions is transformed where
-its parts are, without communication. A tensor split along a spatial dimension is gathered first, as torch does for
-its own operators; :mod:`dtkernels.dask` computes a volume that fits on no single machine.
+its parts are, without communication. A tensor split along a spatial dimension is redistributed first, as torch does
+for its own operators; :mod:`dtkernels.dask` computes a volume that fits on no single machine.
 
 >>> import torch
 >>> import dtkernels as dtk, dtkernels.dtensor
@@ -20,7 +20,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch.distributed.tensor import Replicate, Shard
+from torch.distributed.tensor import DTensor, Replicate, Shard
 from torch.distributed.tensor.experimental import register_sharding
 
 from . import arguments
@@ -85,4 +85,10 @@ _RULES = {
 
 for _name, _sharding in _RULES.items():
     _packet = getattr(torch.ops.dtk, _name)
-    register_sharding([getattr(_packet, _form) for _form in _packet.overloads()])(_sharding)
+    _operators = [getattr(_packet, _form) for _form in _packet.overloads()]
+    register_sharding(_operators)(_sharding)
+    if _sharding is _RULES["distance_map"]:
+        # torch remembers a rule's answer by the options that are integers; this one also depends on a word.
+        for _operator in _operators:
+            _info = DTensor._op_dispatcher.sharding_propagator.op_to_schema_info[_operator]
+            _info.static_kwargkey = [*(_info.static_kwargkey or ()), "scope"]
