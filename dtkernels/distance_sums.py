@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from . import arguments, backends, remap, transform
+from . import arguments, backends, memory, remap, transform
 from .boundary_distances import inside_, to_boundary_
 from .problem import Measure, SumsProblem
 from .transform import OpSpacing
@@ -120,8 +120,8 @@ def _sums(
         of_target = arguments.labels_layout(arguments.labels_from(target, first_label, classes), classes, dims)
     of_prediction = arguments.mask_layout(prediction, dims, THRESHOLD, "prediction")
     given, rows = transform.spacing_of(spacing, dims, prediction, prediction.shape[0])
-    sums = torch.empty(prediction.shape[:2], dtype=torch.float32, device=prediction.device)
-    gradient = torch.empty(prediction.shape, dtype=torch.float32, device=prediction.device)
+    sums = memory.empty(prediction.shape[:2], torch.float32, prediction.device)
+    gradient = memory.empty(prediction.shape, torch.float32, prediction.device)
     problem = SumsProblem(
         of_prediction.image, of_target.image, dims, given, *choice, soft, sums.data_ptr(), gradient.data_ptr()
     )

@@ -77,7 +77,7 @@ def check_rules(rank: int) -> None:
         (lambda m: dtk.distance_map(m, "xue_sdm", scope="batch"), (mask,), ()),
         (torch.ops.dtk.boundary_sums, (p, mask), both),
         (torch.ops.dtk.hausdorff_sums, (p, mask), both),
-        (lambda p, y: torch.ops.dtk.hausdorff_sums(p, y, first_label=0), (p[:, :, 0], labels), samples),
+        (lambda p, y: torch.ops.dtk.hausdorff_sums(p, y, first_label=0), (p[..., 0].contiguous(), labels), samples),
     ]
     for call, tensors, splits in calls:
         expected = call(*tensors)
