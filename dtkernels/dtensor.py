@@ -1,17 +1,17 @@
 """Sharding rules for distributed tensors: ``import dtkernels.dtensor`` once, then pass DTensors to the operators.
 
-Samples and classes are images of their own, so that a tensor split along its batch dimensions is transformed where
-its parts are, without communication. A tensor split along a spatial dimension is redistributed first, as torch does
-for its own operators; :mod:`dtkernels.dask` computes a volume that fits on no single machine.
+Samples and classes are images of their own, so that a tensor split along its batch dimensions is transformed
+where its parts are, without communication. A tensor split along a spatial dimension is redistributed first, as
+torch does for its own operators; :mod:`dtkernels.dask` computes a volume that fits on no single machine.
 
 >>> import torch
 >>> import dtkernels as dtk, dtkernels.dtensor
 >>> from torch.distributed.tensor import distribute_tensor, Shard
 >>> # on every rank of a mesh: dtk.sdf(distribute_tensor(mask, mesh, [Shard(0)])) is a DTensor with [Shard(0)]
 
-Where the result of one image depends on more than itself, less can be split: of a label map only the samples (a class
-is named by its number), and of :func:`dtkernels.distance_map` the samples with ``scope="sample"`` and nothing with
-``scope="batch"``. The forms that write into ``out`` have no rule.
+Where the result of one image depends on more than itself, less can be split: of a label map only the samples (a
+class is named by its number), and of :func:`dtkernels.distance_map` the samples with ``scope="sample"`` and
+nothing with ``scope="batch"``. The forms that write into ``out`` have no rule.
 """
 
 from __future__ import annotations

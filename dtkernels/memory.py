@@ -9,7 +9,7 @@ import torch
 
 
 def empty(shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-    """As ``torch.empty``; what does not fit is a MemoryError on a CPU too, where torch raises a plain RuntimeError.
+    """As ``torch.empty``, but what does not fit on a CPU is a MemoryError, where torch raises a RuntimeError.
 
     On a GPU it stays ``torch.OutOfMemoryError``, which training loops catch.
     """

@@ -17,7 +17,8 @@ import dtkernels as dtk
 from dtkernels import losses
 
 pytestmark = pytest.mark.skipif(
-    not distributed.is_available() or not distributed.is_gloo_available(), reason="needs torch.distributed with gloo"
+    not distributed.is_available() or not distributed.is_gloo_available(),
+    reason="needs torch.distributed with gloo",
 )
 
 RANKS = 2
@@ -56,7 +57,7 @@ def random(*shape: int, seed: int = 0) -> torch.Tensor:
 
 
 def check_rules(rank: int) -> None:
-    import dtkernels.dtensor  # noqa: F401, PLC0415
+    import dtkernels.dtensor  # noqa: F401
 
     mesh = init_device_mesh("cpu", (RANKS,))
     mask, shape = random(4, 2, 9, 10, 11) > 0.5, (4, 2, 9, 10, 11)
@@ -77,7 +78,11 @@ def check_rules(rank: int) -> None:
         (lambda m: dtk.distance_map(m, "xue_sdm", scope="batch"), (mask,), ()),
         (torch.ops.dtk.boundary_sums, (p, mask), both),
         (torch.ops.dtk.hausdorff_sums, (p, mask), both),
-        (lambda p, y: torch.ops.dtk.hausdorff_sums(p, y, first_label=0), (p[..., 0].contiguous(), labels), samples),
+        (
+            lambda p, y: torch.ops.dtk.hausdorff_sums(p, y, first_label=0),
+            (p[..., 0].contiguous(), labels),
+            samples,
+        ),
     ]
     for call, tensors, splits in calls:
         expected = call(*tensors)
@@ -87,7 +92,9 @@ def check_rules(rank: int) -> None:
             else:
                 placements = [[Shard(axis)]] * len(tensors)
             parts = [
-                distribute_tensor(x, mesh, how if how[0] == Replicate() or x.shape[how[0].dim] > 1 else [Replicate()])
+                distribute_tensor(
+                    x, mesh, how if how[0] == Replicate() or x.shape[how[0].dim] > 1 else [Replicate()]
+                )
                 for x, how in zip(tensors, placements, strict=True)
             ]
             results = call(*parts)
@@ -102,7 +109,7 @@ def check_rules(rank: int) -> None:
 
 def check_gradient(rank: int) -> None:
     """Through an envelope and the sums of a loss, with the gradient split as the tensor is."""
-    import dtkernels.dtensor  # noqa: F401, PLC0415
+    import dtkernels.dtensor  # noqa: F401
 
     mesh = init_device_mesh("cpu", (RANKS,))
     f, mask = random(4, 2, 9, 10, seed=3), random(4, 2, 9, 10) > 0.5
