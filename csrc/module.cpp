@@ -210,10 +210,7 @@ void cuda_launch(int kernel, const std::array<unsigned, 3>& grid, unsigned block
   Py_ssize_t size = 0;
   if (PyBytes_AsStringAndSize(params.ptr(), &bytes, &size) != 0) throw py::error_already_set();
   py::gil_scoped_release release;
-  py::gil_scoped_release release;
   dtk::cuda::launch(kernel, grid.data(), block, shared, bytes, static_cast<size_t>(size), stream, device);
-  dtk::cuda::launch(kernel, grid.data(), block, shared, bytes, static_cast<size_t>(size), stream, device);
-}
 }
 
 }  // namespace

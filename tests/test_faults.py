@@ -1,4 +1,4 @@
-"""Ctrl-C in a long run, memory that runs out: the call ends with Python's own exception, and the next one is right."""
+"""Ctrl-C in a long run, memory that runs out: a call ends with Python's own exception, the next one is right."""
 
 from __future__ import annotations
 
@@ -81,10 +81,14 @@ def test_exception_of_a_signal_handler_ends_the_call(name: str, handler: Any) ->
         raise Signalled
 
     handler(interrupt)
-    with pytest.raises(Signalled):
-        while not raised:  # should a call be over before the signal comes, the next one meets it
+
+    def until_interrupted() -> None:  # should a call be over before the signal comes, the next one meets it
+        while not raised:
             call(mask)
             time.sleep(0.0)
+
+    with pytest.raises(Signalled):
+        until_interrupted()
     torch.testing.assert_close(call(small), expected, rtol=0, atol=0)
 
 

@@ -377,7 +377,8 @@ struct NearestPass {
   }
 
   // Whether what lies beyond the image is nearer still.
-  static Vec beyond(const NearestTask& task, int z, int y, int x, Vec square, Vec half) {
+  static Vec beyond(const NearestTask& task, int z, int y, int x, const Vec& nearest, const Vec& its_half) {
+    Vec square = nearest, half = its_half;
     const int first = 3 - task.spatial_dims;
     const auto consider = [&](int axis, const Vec& at, int length) {
       if (axis < first) return;
