@@ -759,7 +759,7 @@ M = torch.zeros(2, 3, 4, 5, 6)
         ((M, M), {"tolerances": (-1.0,)}, ValueError, "tolerances: expected numbers that are finite"),
         ((M, M), {"tolerances": None}, TypeError, "tolerances: expected a number or a sequence"),
         ((M, M + 0.3), {}, ValueError, r"target: expected a mask .*got float32 .*target > 0\.5"),
-        ((M.int() + torch.arange(6), M), {}, ValueError, "pred: expected a mask .*from 1 to 5; pass num_classes"),
+        ((M.int() + torch.arange(6), M), {}, ValueError, "pred: expected a mask .*from 0 to 5; pass num_classes"),
         ((M, M), {"num_classes": 3}, TypeError, "pred: expected integer labels with num_classes=3, got float32"),
         ((M.int(), M.int()), {"num_classes": 3}, ValueError, "pred: expected label maps"),
         ((M[:, :1].int(),) * 2, {"num_classes": 1, "include_background": False}, ValueError, "include_background"),
