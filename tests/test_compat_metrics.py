@@ -627,6 +627,20 @@ def test_surface_distance_arrays_are_the_library_s_at_whole_numbers(deepmind):
         np.testing.assert_allclose(ours[key], expected, rtol=1e-14, err_msg=key)
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::RuntimeWarning")
+def test_surface_distance_is_undone_by_numpy_2_where_a_mask_is_empty():
+    """The library itself, without the names that the fixture lends it: it raises where ours answers."""
+    deepmind = pytest.importorskip("surface_distance")
+    mask = np.zeros((8, 9), bool)
+    mask[2:5, 3:6] = True
+    for gt, pred in ((mask, ~mask & mask), (~mask & mask, mask)):
+        ours = ours_deepmind.compute_surface_distances(gt, pred, (1, 1))
+        assert ours_deepmind.compute_robust_hausdorff(ours, 95) == np.inf
+        if not hasattr(np, "Inf"):  # NumPy 2
+            with pytest.raises(AttributeError, match=r"np\.Inf"):
+                deepmind.compute_surface_distances(gt, pred, (1, 1))
+
+
 def test_surface_distance_bad_input():
     good = np.zeros((3, 3), bool)
     for masks, spacing, message in (

@@ -129,6 +129,17 @@ def test_monai_rewards_misses():
     assert metrics.aggregate(diagonal).mean.item() == pytest.approx((3 + math.hypot(12, 12)) / 2)
 
 
+def test_a_mean_above_its_percentile_is_a_swapped_column():
+    """Ma et al. 2020 print ASD under 95HD and 95HD under ASD (appendix, tables 3 to 8 and 10)."""
+    target = torch.zeros(1, 1, 12, 12)
+    target[:, :, 2:5, 2:5] = 1
+    result = metrics.surface_metrics(target.roll(3, dims=-1), target)
+    ours = {name: result[name].item() for name in ("asd", "hd95")}
+    assert ours == {"asd": 2.0, "hd95": 3.0}  # of the 8 voxels of the surface 3 are 1 away, 2 are 2, 3 are 3
+    printed = {"asd": ours["hd95"], "hd95": ours["asd"]}
+    assert printed["asd"] > printed["hd95"]
+
+
 def test_aggregate_over_dimensions():
     values = torch.tensor([[1.0, math.inf, math.nan], [3.0, 5.0, math.nan]])
     result = metrics.aggregate(values, dim=0)
