@@ -15,12 +15,13 @@ help:
 	@echo "make study      the papers on distance maps in miniature on real MRI, two cores, half an hour; a report"
 	@echo "make study-full every experiment of the study, on a GPU where there is one"
 	@echo "make docs       guides and reference into build/docs"
-	@echo "make bench      every table of the README and the pages, against every peer, from one run; FULL=1: all sizes"
+	@echo "make bench      the tables of the README and the pages, against every peer; FULL=1: all sizes"
 	@echo "make bench-operators  each operator by itself, timed by pytest-benchmark"
 	@echo "make gpu-check  on a machine with a GPU: build, tests, sanitizers, benchmarks, one result file"
 	@echo "make lint       formatters and type checker, without changing files"
 	@echo "make format     the formatters, changing files"
 	@echo "make env        only the environment and the build, after a change of C++"
+	@echo "make clean      removes the environment, builds and caches"
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

@@ -37,7 +37,38 @@ def boundary_sums(
     shift: bool = False,
     backend: str | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Sums (B, C) of ``p phi``, and phi: ``d_out - d_in``, or with ``shift`` 1 more than that inside."""
+    """The boundary loss's sum over space, and its gradient: ``torch.ops.dtk.boundary_sums``.
+
+    Args:
+        prediction: probabilities p, (B, C, *spatial) with 1 to 3 spatial dimensions, float32 or float64.
+        target: masks of the same shape, any dtype, foreground above 0.5; with ``first_label`` a label map
+            (B, 1, *spatial) or (B, *spatial). A constant: one that needs a gradient is refused.
+        spacing: None (1), a number, one number per spatial dimension in array order, or (the overload
+            ``per_sample``) a tensor with one row per sample.
+        first_label: the label of the prediction's first class; its others follow.
+        shift: the map is ``d_out`` outside and ``1 - d_in`` inside (``"kervadec"``), else ``-d_in`` inside
+            (``"edt_diff"``), in the unit of ``spacing``.
+        backend: a backend by name, see :func:`dtkernels.backends.available`.
+
+    Returns:
+        ``(sums, phi)`` of the prediction's dtype, (B, C) and (B, C, *spatial): phi is the derivative of the sums
+        by the prediction. 0 for a class that is empty or full in the target. The sums are differentiable in the
+        prediction, as often as one likes; phi is a constant.
+
+    Raises:
+        TypeError: a dtype that is not served, or no tensor.
+        ValueError: wrong rank, shape, device or spacing, or a target or spacing that needs a gradient.
+        RuntimeError: the backend named cannot run here.
+
+    References:
+        Kervadec et al., Boundary loss for highly unbalanced segmentation, MIDL 2019, arXiv:1812.07032.
+
+    >>> import torch, dtkernels
+    >>> p = torch.full((1, 1, 4), 0.5, requires_grad=True)
+    >>> sums, phi = torch.ops.dtk.boundary_sums(p, torch.tensor([[[0, 1, 1, 0]]]))
+    >>> sums.item(), phi.tolist()
+    (0.0, [[[1.0, -1.0, -1.0, 1.0]]])
+    """
     return _sums(prediction, target, spacing, first_label, Choice(Measure.BOUNDARY, 1, shift), backend)
 
 
@@ -51,10 +82,38 @@ def hausdorff_sums(
     variant: str = "two_sided",
     backend: str | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Sums (B, C) of ``(p - g)^2 (D_P + D_G)``, and their gradient ``2 (p - g) (D_P + D_G)``.
+    """The Hausdorff loss's sum over space, and its gradient: ``torch.ops.dtk.hausdorff_sums``.
 
-    ``D`` is the distance to the power ``alpha``, 1 or 2; with ``"ma2020"`` 0 outside of the mask, with
-    ``"one_sided"`` that of the target alone.
+    The sums are of ``(p - g)^2 (D_P + D_G)``, the gradient is ``2 (p - g) (D_P + D_G)``, where D is the distance
+    to the boundary of p > 0.5 or g > 0.5 to the power ``alpha``.
+
+    Args:
+        prediction: as in :func:`boundary_sums`.
+        target: as in :func:`boundary_sums`; numbers other than 0 and 1 are the g of the error as they are.
+        spacing: as in :func:`boundary_sums`.
+        first_label: as in :func:`boundary_sums`.
+        alpha: 1 or 2.
+        variant: ``"two_sided"``: D on both sides of a boundary; ``"ma2020"``: D is 0 outside of the mask;
+            ``"one_sided"``: D_G alone.
+        backend: as in :func:`boundary_sums`.
+
+    Returns:
+        ``(sums, gradient)`` of the prediction's dtype, (B, C) and (B, C, *spatial). The D of an empty or full mask
+        is 0. The sums are differentiable in the prediction, once: its distances count as constants.
+
+    Raises:
+        TypeError, RuntimeError: as :func:`boundary_sums`.
+        ValueError: as :func:`boundary_sums`, or another ``alpha`` or ``variant``.
+
+    References:
+        Karimi & Salcudean, Reducing the Hausdorff Distance in Medical Image Segmentation with Convolutional Neural
+        Networks, IEEE TMI 39, 2020, arXiv:1904.10030. ``"ma2020"``: Ma et al., MIDL 2020.
+
+    >>> import torch, dtkernels
+    >>> p = torch.tensor([[[0.0, 0.0, 1.0, 0.0]]])
+    >>> sums, gradient = torch.ops.dtk.hausdorff_sums(p, torch.tensor([[[0, 1, 1, 0]]]), alpha=1)
+    >>> sums.item(), gradient.tolist()
+    (2.0, [[[0.0, -4.0, 0.0, 0.0]]])
     """
     return _sums(prediction, target, spacing, first_label, hausdorff_choice(alpha, variant), backend)
 
@@ -120,6 +179,7 @@ def _sums(
         of_target = arguments.labels_layout(arguments.labels_from(target, first_label, classes), classes, dims)
     of_prediction = arguments.mask_layout(prediction, dims, THRESHOLD, "prediction")
     given, rows = transform.spacing_of(spacing, dims, prediction, prediction.shape[0])
+    arguments.check_squares_fit(prediction.shape[2:], transform.lengths(given, rows, dims))
     sums = memory.empty(prediction.shape[:2], torch.float32, prediction.device)
     gradient = memory.empty(prediction.shape, torch.float32, prediction.device)
     problem = SumsProblem(

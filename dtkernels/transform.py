@@ -125,8 +125,7 @@ def nearest(
     dims = arguments.resolve_spatial_dims(mask.ndim, spatial_dims)
     image, source = arguments.mask_layout(mask, dims, threshold)
     values, rows = spacing_of(spacing, dims, source, image.shape[0])
-    lengths = values.values[3 - dims :] if values.values is not None else rows[:, 3 - dims :]  # type: ignore[index]
-    arguments.check_squares_fit(mask.shape[mask.ndim - dims :], lengths)
+    arguments.check_squares_fit(mask.shape[mask.ndim - dims :], lengths(values, rows, dims))
     chosen = backends.choose(source.device, backend, "nearest")
     distance = memory.empty(mask.shape, torch.float32, source.device)
     index = memory.empty(mask.shape, torch.int64, source.device)
@@ -221,10 +220,10 @@ def run(
     values, rows = spacing_of(spacing, dims, source, layout.image.shape[0])
     chosen = backends.choose(source.device, backend)
     dtype = arguments.check_out_dtype(out_dtype, signed)
-    lengths = values.values[3 - dims :] if values.values is not None else rows[:, 3 - dims :]  # type: ignore[index]
+    steps = lengths(values, rows, dims)
     sides = shape[len(shape) - dims :]
-    arguments.check_squares_fit(sides, lengths)
-    arguments.check_distances_fit(dtype, sides, lengths, squared=squared, closed=closed)
+    arguments.check_squares_fit(sides, steps)
+    arguments.check_distances_fit(dtype, sides, steps, squared=squared, closed=closed)
     if out is None:
         out = memory.empty(shape, dtype, source.device)
     else:
@@ -260,3 +259,8 @@ def spacing_of(
         rows = arguments.sample_spacing(spacing, dims, source, samples)
         return Spacing(None, rows.data_ptr(), samples), rows
     return Spacing(arguments.host_spacing(spacing, dims)), None
+
+
+def lengths(spacing: Spacing, rows: torch.Tensor | None, dims: int) -> Sequence[float] | torch.Tensor:
+    """The spacing along the spatial axes: one row on the host, or rows on the device."""
+    return rows[:, 3 - dims :] if rows is not None else spacing.values[3 - dims :]  # type: ignore[index]

@@ -254,6 +254,11 @@ def test_losses_are_as_in_float64(make: Callable[..., torch.nn.Module], named: b
         (ValueError, "spacing: expected", lambda p: dtk_ops.hausdorff_sums(p, p, [1.0, -1.0])),
         (
             ValueError,
+            "spacing: expected distances below",
+            lambda p: dtk_ops.hausdorff_sums(p.view(1, 1, 2, 60), p.view(1, 1, 2, 60), [1.0, 1e18]),
+        ),
+        (
+            ValueError,
             "target: expected a tensor that needs no gradient",
             lambda p: dtk_ops.hausdorff_sums(p, p.clone().requires_grad_()),
         ),

@@ -16,9 +16,9 @@ class OutOfMemory : public std::bad_alloc {
   std::string what_;
 };
 
-// A block of memory that grows on demand, 64-byte aligned, its contents lost when it grows. Fresh pages cost
-// more than a transform (1.7-1.9 ns per voxel), so the block survives the call unless it is larger than
-// kKept.
+// A block of memory that grows on demand, 64-byte aligned, its contents lost when it grows. The kernel's work
+// on fresh pages can cost as much as a transform (bench/results/transform.json: results given and allocated),
+// so the block survives the call unless it is larger than kKept.
 class Scratch {
  public:
   static constexpr size_t kKept = size_t(64) << 20;

@@ -2,9 +2,8 @@
 // p, the gradient of a sum over its image, and adds its term to the sum (dtkernels/distance_sums.py):
 //
 //   kBoundary  p z, gradient z: the signed distance, inside `shift` less deep
-//   others     t (p - g), gradient 2 t, with t = (D_P + D_G) (p - g): D is the distance, or its square, 0
-//   where
-//              the image has no boundary, and with kInside outside of the mask
+//   others     t (p - g), gradient 2 t, with t = (D_P + D_G) (p - g): D is the distance, or its square;
+//              0 where the image has no boundary, and with kInside outside of the mask
 //
 // The transform is the target's (kBoundary, kOneSided), or the prediction's; then the signed map of the
 // target was written before, and its sign is g, unless g is a number of its own.

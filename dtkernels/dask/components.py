@@ -43,8 +43,8 @@ def label(
     """Connected components of the foreground: :func:`dtkernels.label` of a dask array, number for number.
 
     The mask is computed twice rather than kept, so it should come from a store: ``persist`` what is costly to
-    make. It keeps in memory what lies on the faces of blocks.
-    One task holds 32 bytes for each component that a block has for itself, those of all blocks.
+    make. What lies on the faces of blocks stays in memory. One task holds 32 bytes for each component that a block
+    has for itself, those of all blocks.
 
     Args:
         mask: as in :func:`edt`.
