@@ -19,7 +19,6 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
@@ -30,7 +29,7 @@ from dtkernels import losses
 from dtkernels.maps import CONVENTIONS
 from dtkernels.soft import exact_signed_distance
 
-from . import masks, measure, targets
+from . import demo_timing, masks, measure, targets
 from .operators.losses import REGRESSION, WORDS
 
 LOSS_SHAPE = (4, 2, 128, 128, 128)
@@ -299,7 +298,8 @@ def loss_row(bench: Bench, name: str) -> dict[str, Any]:
         "spread": sample.spread,
     }
     if name == "HausdorffDTLoss":
-        slow = bench.seconds(step(scipy_hausdorff), 1).median
+        scipy = demo_timing.SciPyHausdorff()
+        slow = bench.seconds(step(lambda x, target: scipy(x, target, None)), 1).median
         row.update(scipy_microseconds=slow * 1e6, scipy_over_ours=slow / sample.median)
         if importlib.util.find_spec("monai") is None:
             row["absent"] = "MONAI is not installed"
@@ -309,23 +309,6 @@ def loss_row(bench: Bench, name: str) -> dict[str, Any]:
             theirs = bench.seconds(step(monai.losses.HausdorffDTLoss(**WORDS)), 3).median
             row.update(monai_microseconds=theirs * 1e6, monai_over_ours=theirs / sample.median)
     return row
-
-
-def scipy_hausdorff(logits: Tensor, labels: Tensor) -> Tensor:
-    """The usual recipe: masks to the host, SciPy's transform per sample and class, maps back."""
-    from scipy import ndimage
-
-    p = logits.softmax(1)[:, 1:]
-    g = (labels == 1).to(p.dtype)
-
-    def squares(x: Tensor) -> Tensor:
-        field = np.zeros(x.shape, np.float32)
-        for at, mask in zip(np.ndindex(x.shape[:2]), (x.detach() > 0.5).flatten(0, 1).cpu().numpy(), strict=True):
-            if mask.any():
-                field[at] = ndimage.distance_transform_edt(mask) + ndimage.distance_transform_edt(~mask)
-        return torch.from_numpy(field).to(x.device).square()
-
-    return ((p - g).square() * (squares(p) + squares(g))).mean()
 
 
 def rows(quick: bool) -> dict[str, Callable[[Bench], dict[str, Any]]]:

@@ -40,9 +40,9 @@ def boundary_sums(
     """The boundary loss's sum over space, and its gradient: ``torch.ops.dtk.boundary_sums``.
 
     Args:
-        prediction: probabilities p, (B, C, *spatial) with 1 to 3 spatial dimensions, float32 or float64.
+        prediction: probabilities p, ``(B, C, *spatial)`` with 1 to 3 spatial dimensions, float32 or float64.
         target: masks of the same shape, any dtype, foreground above 0.5; with ``first_label`` a label map
-            (B, 1, *spatial) or (B, *spatial). A constant: one that needs a gradient is refused.
+            ``(B, 1, *spatial)`` or ``(B, *spatial)``. A constant: one that needs a gradient is refused.
         spacing: None (1), a number, one number per spatial dimension in array order, or (the overload
             ``per_sample``) a tensor with one row per sample.
         first_label: the label of the prediction's first class; its others follow.
@@ -51,9 +51,9 @@ def boundary_sums(
         backend: a backend by name, see :func:`dtkernels.backends.available`.
 
     Returns:
-        ``(sums, phi)`` of the prediction's dtype, (B, C) and (B, C, *spatial): phi is the derivative of the sums
-        by the prediction. 0 for a class that is empty or full in the target. The sums are differentiable in the
-        prediction, as often as one likes; phi is a constant.
+        ``(sums, phi)`` of the prediction's dtype, (B, C) and ``(B, C, *spatial)``: phi is the derivative of the
+        sums by the prediction. 0 for a class that is empty or full in the target. The sums are differentiable in
+        the prediction, as often as one likes; phi is a constant.
 
     Raises:
         TypeError: a dtype that is not served, or no tensor.
@@ -98,8 +98,8 @@ def hausdorff_sums(
         backend: as in :func:`boundary_sums`.
 
     Returns:
-        ``(sums, gradient)`` of the prediction's dtype, (B, C) and (B, C, *spatial). The D of an empty or full mask
-        is 0. The sums are differentiable in the prediction, once: its distances count as constants.
+        ``(sums, gradient)`` of the prediction's dtype, (B, C) and ``(B, C, *spatial)``. The D of an empty or full
+        mask is 0. The sums are differentiable in the prediction, once: its distances count as constants.
 
     Raises:
         TypeError, RuntimeError: as :func:`boundary_sums`.

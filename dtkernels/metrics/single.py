@@ -31,6 +31,8 @@ def hausdorff_distance(
 ) -> Tensor:
     """Hausdorff distance: the largest distance of a surface to the other.
 
+    Arguments, dtype, empty masks and errors are those of :func:`.surface_metrics`.
+
     Source: Huttenlocher et al., Comparing Images Using the Hausdorff Distance, IEEE TPAMI 15, 1993.
 
     >>> import torch
@@ -64,6 +66,8 @@ def hausdorff_percentile(
 ) -> Tensor:
     """Robust Hausdorff distance (HD95): a percentile of the surface distances.
 
+    Arguments, dtype, empty masks and errors are those of :func:`.surface_metrics`.
+
     Pooled over both directions (``"medpy"``), or the larger of both directions (``"monai"``, and by area
     ``"deepmind"``); linear between order statistics but for ``"deepmind"``.
 
@@ -96,6 +100,8 @@ def normalized_surface_dice(
     backend: str | None = None,
 ) -> Tensor:
     """NSD: share of both surfaces within ``tolerance`` of the other, 0 where one mask is empty.
+
+    Arguments, dtype, empty masks and errors are those of :func:`.surface_metrics`.
 
     Source: Nikolov et al., Clinically Applicable Segmentation of Head and Neck Anatomy for Radiotherapy,
     JMIR 23(7), 2021 (``"deepmind"``, by area; the others count surface voxels).
@@ -143,6 +149,8 @@ def _without_ranks(
 def average_surface_distance(result: SurfaceMetrics) -> Tensor:
     """ASD: mean distance of the prediction's surface to the target's. Swap the masks for the way back.
 
+    Arguments, dtype, empty masks and errors are those of :func:`.surface_metrics`.
+
     >>> import torch
     >>> average_surface_distance(torch.tensor([0, 1, 1, 0, 0]), torch.tensor([0, 0, 1, 1, 0]))
     tensor(0.5000)
@@ -153,6 +161,8 @@ def average_surface_distance(result: SurfaceMetrics) -> Tensor:
 @readers.of(_without_ranks)
 def average_symmetric_surface_distance(result: SurfaceMetrics) -> Tensor:
     """ASSD: mean distance over both surfaces together (``"deepmind"``: mean of the two directed means).
+
+    Arguments, dtype, empty masks and errors are those of :func:`.surface_metrics`.
 
     Source: Heimann et al., Comparison and Evaluation of Methods for Liver Segmentation from CT Datasets,
     IEEE TMI 28, 2009.
@@ -168,6 +178,8 @@ def average_symmetric_surface_distance(result: SurfaceMetrics) -> Tensor:
 def maximum_symmetric_surface_distance(result: SurfaceMetrics) -> Tensor:
     """MSD of Heimann et al. (2009): another name of the undirected Hausdorff distance.
 
+    Arguments, dtype, empty masks and errors are those of :func:`.surface_metrics`.
+
     >>> import torch
     >>> maximum_symmetric_surface_distance(torch.tensor([0, 1, 1, 0]), torch.tensor([0, 1, 1, 1]))
     tensor(1.)
@@ -178,6 +190,8 @@ def maximum_symmetric_surface_distance(result: SurfaceMetrics) -> Tensor:
 @readers.of(_without_ranks)
 def root_mean_square_surface_distance(result: SurfaceMetrics) -> Tensor:
     """RMSD of Heimann et al. (2009): root of the mean squared distance over both surfaces together.
+
+    Arguments, dtype, empty masks and errors are those of :func:`.surface_metrics`.
 
     >>> import torch
     >>> root_mean_square_surface_distance(torch.tensor([0, 1, 1, 0, 0]), torch.tensor([0, 0, 1, 1, 0]))
