@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from torch._C import _functorch as functorch
 from torch.autograd import forward_ad
 
 from .problem import MAX_SIDE, DType, Image, Rule
@@ -73,6 +74,20 @@ def has_tangent(value: Any) -> bool:
     if torch.compiler.is_compiling() or forward_ad._current_level < 0 or not isinstance(value, torch.Tensor):
         return False
     return forward_ad.unpack_dual(value).tangent is not None
+
+
+def is_tracked_by_func(value: Any) -> bool:
+    """Whether ``torch.func.grad`` is on its way through, as it is through no operator registered in Python.
+
+    A compiler cannot tell.
+    """
+    if torch.compiler.is_compiling():
+        return False
+    while isinstance(value, torch.Tensor) and functorch.is_functorch_wrapped_tensor(value):
+        if functorch.is_gradtrackingtensor(value):
+            return True
+        value = functorch.get_unwrapped(value)
+    return False
 
 
 def check_no_tangent(name: str, value: Any) -> None:

@@ -328,6 +328,12 @@ def test_largest_distances_wait_for_nothing(tmp_path: Path) -> None:
     assert sum(name.startswith("_write") for name in layers) == 1
 
 
+@pytest.mark.parametrize("convention", ["itk_maurer", "kervadec", "ma_sdf"])
+def test_maps_without_voxels(convention: str) -> None:
+    x = da.zeros((2, 0, 5), chunks=2)
+    assert dtkernels.dask.distance_map(x, convention).compute().shape == x.shape
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -553,6 +559,15 @@ def test_nothing_else_imports_dask() -> None:
         ({"scratch": "/nowhere/at/all"}, ValueError, "scratch: expected None or a directory"),
         ({"block_bytes": "much"}, ValueError, "block_bytes: expected a number"),
         ({"block_bytes": 0}, ValueError, "block_bytes: expected at least 1, got 0"),
+        ({"block_bytes": None}, ValueError, "block_bytes: expected a number"),
+        ({"block_bytes": float("inf")}, ValueError, "block_bytes: expected a number"),
+        ({"scratch": b"/nowhere/at/all"}, ValueError, "scratch: expected None or a directory"),
+        ({"spacing": 1e18, "mask": da.zeros((64, 64))}, ValueError, "spacing: expected distances below 1.8e+19"),
+        (
+            {"spacing": 1e18, "mask": da.zeros((64, 64)), "block_bytes": 100},
+            ValueError,
+            "spacing: expected distances below 1.8e+19",
+        ),
     ],
 )
 def test_errors(arguments: dict[str, Any], error: type[Exception], message: str) -> None:

@@ -237,6 +237,18 @@ def test_losses_are_as_in_float64(make: Callable[..., torch.nn.Module], named: b
     torch.testing.assert_close(*results, rtol=1e-5, atol=1e-7)
 
 
+def test_boundary_loss_per_sample() -> None:
+    """torch.func.grad goes through whole maps, since it goes through no operator of a library."""
+    p, target, _, _ = make_case((3, 2, 7, 5), "bool")
+    loss = BoundaryLoss(sigmoid=True, reduction="sum")
+    each = torch.func.vmap(torch.func.grad(lambda x, g: loss(x[None], g[None])))(p, target)
+    together = torch.func.grad(lambda x: torch.func.vmap(lambda y, g: loss(y[None], g[None]))(x, target).sum())(p)
+    x = p.clone().requires_grad_()
+    loss(x, target).backward()
+    torch.testing.assert_close(each, x.grad)
+    torch.testing.assert_close(together, x.grad)
+
+
 @pytest.mark.parametrize(
     ("error", "words", "call"),
     [

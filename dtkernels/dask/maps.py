@@ -157,7 +157,7 @@ def _without_diagonal(f: Formula, diagonal: float) -> Formula:
 def _signed(given: transforms.Image, o: Options, passes: transforms.Passes, copy: int) -> da.Array:
     """Distances to the boundary with the sign of the side, on the contour -0.0."""
     closed = o.border == "closed"
-    if o.boundary != "inner_contour":
+    if o.boundary != "inner_contour" or 0 in given.mask.shape:
         return transforms.transform(given, passes, signed=True, squared=False, closed=closed, copy=copy)
     off = da.map_overlap(
         _off_contour, given.mask, o=o, dims=given.dims,

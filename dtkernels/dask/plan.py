@@ -23,21 +23,21 @@ Chunks = tuple[tuple[int, ...], ...]
 def bytes_of(value: int | str) -> int:
     """What one task may hold, in bytes; ``"64 MiB"`` is understood."""
     try:
-        number = parse_bytes(value)
-    except (TypeError, ValueError):
+        number = int(parse_bytes(value))
+    except (AttributeError, OverflowError, TypeError, ValueError):
         raise ValueError(
             f"block_bytes: expected a number of bytes or a text like '64 MiB', got {value!r}"
         ) from None
     if isinstance(value, bool) or number < 1:
         raise ValueError(f"block_bytes: expected at least 1, got {value!r}")
-    return int(number)
+    return number
 
 
 def directory(scratch: str | None) -> str | None:
     """Where files may go; it must be there already, whoever will write to it."""
     if scratch is None:
         return None
-    path = os.path.abspath(os.fspath(scratch))
+    path = os.path.abspath(os.fsdecode(scratch))
     if not os.path.isdir(path):
         raise ValueError(f"scratch: expected None or a directory, got {scratch!r}")
     return path

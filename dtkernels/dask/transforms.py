@@ -211,6 +211,7 @@ def transform(
     """Squared or plain distances, signed or of the foreground alone; see :func:`.plan.exchange` on ``copy``."""
     scratch, limit, backend = passes
     arguments.check_sides("mask", given.mask.shape, given.dims)
+    arguments.check_squares_fit(given.sides, given.spacing)
     mask, axes, sides = given.mask, given.axes, given.sides
     meta = mask._meta.astype(np.float32)
     if 0 in mask.shape:

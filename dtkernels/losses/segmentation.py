@@ -17,6 +17,7 @@ from ..arguments import (
     check_no_gradient,
     check_tensor,
     has_tangent,
+    is_tracked_by_func,
     labels_from,
     operator_spacing,
     where_equal,
@@ -94,6 +95,7 @@ class Truth:
             and input.dtype != torch.float64  # which has second derivatives
             and not self.values.requires_grad
             and not has_tangent(input)
+            and not is_tracked_by_func(input)
         )
 
     def sums(self, operator: str, p: Tensor, spacing: SpacingLike, **options: Any) -> Tensor:
