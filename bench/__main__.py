@@ -1,7 +1,7 @@
 """Measure entries, ours beside every peer, in one process: ``python -m bench [--quick] [--only NAME] [--save]``.
 
     python -m bench --list                      what there is
-    python -m bench --quick --save              what the README shows, in a few minutes
+    python -m bench --quick --save              the sizes that the README and the pages show
     python -m bench --only 'transform/sdf*' --save
     python -m bench --save                      everything
 

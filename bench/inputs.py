@@ -60,7 +60,7 @@ def load(entry: Entry) -> Inputs:
 def _hippocampi(shape: tuple[int, ...], count: int) -> Iterator[tuple[NDArray[np.uint8], tuple[float, ...]]]:
     folder = data.find_hippocampus()
     if folder is None:
-        raise AbsentDataError(f"no hippocampus under {data.data_home().name}: dtk data hippocampus fetches it")
+        raise AbsentDataError(f"no hippocampus under {data.data_home()}: dtk data hippocampus fetches it")
     for _, label in data.decathlon_pairs(folder)[:count]:
         voxels, spacing = data.read_volume(label)
         image = np.zeros(shape, np.uint8)

@@ -6,7 +6,7 @@ namespace {
 
 // --- Tuning ---
 
-constexpr int64_t kVoxelsPerThread = 1 << 15;  // less is not worth waking a thread for (about 10 us)
+constexpr int64_t kVoxelsPerThread = 1 << 15;  // less is not worth waking a thread for
 constexpr int64_t kWholeImage = 1 << 21;       // voxels; one thread per smaller image, if there are enough
 constexpr size_t kScanTile = 512 << 10;        // bytes of codes that stay in L2 between the two scans
 constexpr int64_t kStreamingBytes = 2 << 20;   // larger outputs bypass the caches

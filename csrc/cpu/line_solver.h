@@ -20,8 +20,8 @@
 //    strictly decreasing in p. If j does not lose to i at p, it beats i at every p' > p. So a minimiser
 //    of any p' > p is never left of a minimiser of p, whichever minimiser a tie picks. This holds for any
 //    h, hence for each class's own h. Far blocks find the argmin of every 16th row by bisection over rows,
-//    and then search only between the argmins of the rows above and below. (Every 8th row: 15-30 % slower,
-//    signed.)
+//    and then search only between the argmins of the rows above and below. (Every 8th row is slower for
+//    signed maps.)
 //
 // Rounding. In ExactSquares fact 3 is exact. In RoundedSquares a computed candidate C is the ideal one M
 // (with the given h and w) times 1 + e, |e| <= 3u, u = 2^-24 (two roundings in the table, one in the sum).

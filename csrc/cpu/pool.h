@@ -35,10 +35,10 @@ void run_participants(int threads, int64_t tasks, Participant participant);
 // Runs body(queue) on up to `threads` threads, the caller among them, and returns when all have returned.
 // The first exception of any of them is rethrown here.
 //
-// Workers wait in the kernel, never spinning: on a machine that is busy with data loading, OpenMP's spinning
-// made a 2.8 ms transform take 20 ms. A helper that wakes up late finds the queue empty; nobody waits for it
-// unless it has begun. The pool serves one section at a time; a section begun meanwhile by another thread
-// runs on that thread alone. A forked child starts with a pool of its own.
+// Workers wait in the kernel, never spinning: on a machine that is busy with data loading, threads that spin
+// (OpenMP's) take the cores from those that work. A helper that wakes up late finds the queue empty; nobody
+// waits for it unless it has begun. The pool serves one section at a time; a section begun meanwhile by
+// another thread runs on that thread alone. A forked child starts with a pool of its own.
 template <class Body>
 void parallel(int threads, int64_t tasks, const Body& body) {
   run_participants(threads, tasks,

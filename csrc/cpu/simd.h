@@ -3,8 +3,7 @@
 //
 // A lane holds the bits of an unsigned integer or of a float; the passes decide which. Bits of
 // non-negative floats order like unsigned integers, so minimum and comparison are integer operations
-// for both, and on Zen 4 and Zen 5 they use more ports than their floating-point twins (measured: 1.1-1.3
-// cycles per candidate of the line solver against 2.0).
+// for both, and on Zen 4 and Zen 5 they use more ports than their floating-point twins.
 //
 // This header is compiled once per instruction set. Everything lives in the namespace DTK_ISA, so the
 // linker can never pick an AVX-512 copy of a function for a machine that lacks it; for the same reason
