@@ -44,8 +44,13 @@ def probability(mask: Tensor) -> Tensor:
     return torch.nn.functional.avg_pool2d(blurred, 3, 1, 1).clamp(0.02, 0.98)
 
 
-def push(kind: type[SegmentationLoss], mask: Tensor, spacing: tuple[float, float]) -> Tensor:
-    """(H, W): where descent adds foreground (positive) and takes it away, of the logit or of minus the map."""
+def push(
+    kind: type[SegmentationLoss], mask: Tensor, spacing: tuple[float, float], length: float | None = None
+) -> Tensor:
+    """(H, W): where descent adds foreground (positive) and takes it away, of the logit or of minus the map.
+
+    With ``length`` the region-wise loss of a map of zeros: the length of the contours alone.
+    """
     p = probability(mask)
     if kind in ON_MAPS:
         x = (0.5 - p).clamp(-0.9, 0.9).requires_grad_()  # a map: negative inside
@@ -54,17 +59,16 @@ def push(kind: type[SegmentationLoss], mask: Tensor, spacing: tuple[float, float
         sign = 1
     else:
         x = torch.logit(p).requires_grad_()
-        kind(include_background=True, sigmoid=True)(x, mask, spacing).backward()
+        options = {} if length is None else {"length": length}
+        maps = {} if length is None else {"maps": torch.zeros_like(mask)}
+        kind(include_background=True, sigmoid=True, **options)(x, mask, spacing, **maps).backward()
         sign = -1
     assert x.grad is not None
     return sign * x.grad[0, 0]
 
 
-def draw(
-    kind: type[SegmentationLoss], image: Tensor, mask: Tensor, spacing: tuple[float, float], out: Path
-) -> None:
+def draw(name: str, arrow: Tensor, image: Tensor, mask: Tensor, spacing: tuple[float, float], out: Path) -> None:
     """One picture: the image with both contours, and the push."""
-    arrow = push(kind, mask, spacing)
     limit = arrow.abs().max().item()
     figure, axes = plt.subplots(1, 2, figsize=(5.2, 2.6), layout="constrained")
     aspect = spacing[0] / spacing[1]
@@ -75,10 +79,10 @@ def draw(
         axis.contour(probability(mask)[0, 0], [0.5], colors="#D55E00", linewidths=1.2, linestyles="--")
         axis.set_axis_off()
     axes[0].set_title("target, prediction (dashed)", fontsize=8)
-    axes[1].set_title(f"descent of {kind.__name__}", fontsize=8)
+    axes[1].set_title(f"descent of {name}", fontsize=8)
     figure.colorbar(shown, ax=axes[1], shrink=0.8).ax.tick_params(labelsize=6)
     out.mkdir(parents=True, exist_ok=True)
-    figure.savefig(out / f"{kind.__name__}.png", dpi=110, metadata={"Software": None})
+    figure.savefig(out / f"{name}.png", dpi=110, metadata={"Software": None})
     plt.close(figure)
 
 
@@ -87,9 +91,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=FIGURES)
     out = parser.parse_args().out
     image, mask, spacing = slice_of_a_case()
-    for kind in KINDS:
-        draw(kind, image, mask, spacing, out)
-        print(out / f"{kind.__name__}.png")
+    pictures = {kind.__name__: push(kind, mask, spacing) for kind in KINDS}
+    pictures["RegionWiseLoss-length"] = push(losses.RegionWiseLoss, mask, spacing, length=1.0)
+    for name, arrow in pictures.items():
+        draw(name, arrow, image, mask, spacing, out)
+        print(out / f"{name}.png")
 
 
 if __name__ == "__main__":
