@@ -5,7 +5,7 @@ given. A change of a time counts where it is more than 10 % and more than the no
 which are interquartile ranges over medians, in quadrature. ``--relative`` compares times over those of the rows'
 peers instead, for runs on machines of which one was busier; on different processors nothing else is allowed. An
 error that grew by more than 10 %, and a requirement that no longer holds, count as well. The exit status is 1 if
-anything is slower or wrong, and 2 if there is nothing to compare.
+anything is slower or wrong, and 2 if there is nothing to compare or a file holds no results.
 """
 
 from __future__ import annotations
@@ -23,7 +23,13 @@ from . import measure
 LEAST = 0.10
 ROUNDING = 1e-6  # errors below this, absolute, say nothing
 
+NEEDED = {"milliseconds", "spread", "peers", "holds"}
+
 Row = dict[str, Any]
+
+
+class UnreadableError(Exception):
+    """A file that holds no results."""
 
 
 class Change(NamedTuple):
@@ -41,9 +47,21 @@ class Change(NamedTuple):
 def read(path: Path) -> tuple[set[str], dict[str, Row]]:
     """The processors and the rows of a result file, or of every one in a folder."""
     files = sorted(path.glob("*.json")) if path.is_dir() else [path]
-    records = [json.loads(file.read_text()) for file in files]
-    named = [r for r in records if any("name" in row for row in r.get("rows", ()))]
-    return {r["processor"] for r in named}, {row["name"]: row for r in named for row in r["rows"] if "name" in row}
+    processors, rows = set(), {}
+    for file in files:
+        try:
+            record = json.loads(file.read_text())
+            named = {row["name"]: row for row in record.get("rows", ()) if "name" in row}
+            if named:
+                processors.add(record["processor"])
+        except (OSError, ValueError) as error:
+            raise UnreadableError(f"{file}: cannot be read, {error}") from error
+        except (AttributeError, KeyError, TypeError) as error:
+            raise UnreadableError(f"{file}: expected results of python -m bench --save") from error
+        if any(not row.keys() >= NEEDED for row in named.values()):
+            raise UnreadableError(f"{file}: expected rows with {', '.join(sorted(NEEDED))}")
+        rows |= named
+    return processors, rows
 
 
 def compare(name: str, old: Row, new: Row, relative: bool = False) -> list[Change]:
@@ -64,7 +82,11 @@ def compare(name: str, old: Row, new: Row, relative: bool = False) -> list[Chang
         detail = f"{old['milliseconds']:.4g} -> {new['milliseconds']:.4g} ms ({ratio:.2f} x, noise {width:.0%})"
         changes.append(Change(name, "slower" if ratio > 1 else "faster", detail))
     before, after = old.get("error"), new.get("error")
-    if after is not None and before is not None and after > (1 + LEAST) * before + ROUNDING:
+    if before is None or after is None or math.isnan(before):
+        grew = False
+    else:
+        grew = not after <= (1 + LEAST) * before + ROUNDING  # nan is no small error
+    if grew:
         changes.append(Change(name, "wrong", f"error {before:.2e} -> {after:.2e}"))
     if old["holds"] and not new["holds"]:
         changes.append(Change(name, "missed", f"a requirement no longer holds: {new['required']}"))
@@ -78,7 +100,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("new", type=Path, nargs="?", default=measure.RESULTS)
     parser.add_argument("--relative", action="store_true", help="compare times over those of the peers")
     options = parser.parse_args(arguments)
-    (old_processors, old), (new_processors, new) = read(options.old), read(options.new)
+    try:
+        (old_processors, old), (new_processors, new) = read(options.old), read(options.new)
+    except UnreadableError as error:
+        print(error)
+        return 2
     common = [name for name in new if name in old]
     if not common:
         print("no row is in both runs")

@@ -169,6 +169,8 @@ def row(milliseconds: float, spread: float = 0.02, peer: float = 100.0, **change
         (row(10.0, spread=0.3), row(14.0), ["slower"]),
         (row(10.0), row(10.0, error=2e-3), ["wrong"]),
         (row(10.0), row(10.0, error=1.05e-3), []),
+        (row(10.0), row(10.0, error=float("nan")), ["wrong"]),
+        (row(10.0, error=float("nan")), row(10.0), []),
         (row(10.0), row(10.0, holds=False), ["missed"]),
         (row(10.0, error=None), row(20.0, error=None, holds=False), ["slower", "missed"]),
     ],
@@ -206,6 +208,26 @@ def test_compare_of_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert compare.main([old, moved]) == 2
     assert compare.main([old, moved, "--relative"]) == 0
     assert compare.main([old, other]) == 2
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        "[]",
+        "3",
+        '{"rows": 3}',
+        '{"rows": [{"name": "x"}]}',
+        '{"processor": "one", "rows": [{"name": "x"}]}',
+    ],
+)
+def test_compare_of_files_without_results(text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "old.json"
+    file.write_text(text)
+    for path in (file, tmp_path, tmp_path / "missing.json"):
+        assert compare.main([str(path)]) == 2
+        assert ".json: " in capsys.readouterr().out
 
 
 def test_compare_reads_the_committed_results() -> None:
