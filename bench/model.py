@@ -81,7 +81,9 @@ def bytes_of_sums(plan: weigh_plans.SumsPlan, element: int) -> float:
     """The same of sums weighed by distances, of a target of ``element`` bytes and a float32 prediction."""
     if plan.target is None:
         return bytes_per_voxel(plan.weighed, element) + 4
-    return bytes_per_voxel(plan.target, element) + bytes_per_voxel(plan.weighed, 4) + 4 + 4  # prediction, map
+    first, last = plan.target.steps[-1].kernel, plan.weighed.steps[-1].kernel
+    other = 4 if "scan" not in first else 1 if "uint8_t" in last else 2  # the target's map, or run codes
+    return bytes_per_voxel(plan.target, element) + bytes_per_voxel(plan.weighed, 4) + 4 + other
 
 
 def count(

@@ -117,6 +117,7 @@ class Options(NamedTuple):
     fused: bool | None = None
     out: str = "float32"  # dtype of the result; bfloat16 comes in uint16
     keyed: bool = True  # of the feature transform
+    joint: bool | None = None  # of weighed sums
 
 
 def transform(library: Library, image: NDArray[Any], dims: int, options: Options) -> NDArray[Any]:
@@ -182,7 +183,12 @@ def weigh(
     problem = problems.SumsProblem(
         of_prediction, of_target, dims, rows, measure, alpha, shift, soft and measure != Measure.BOUNDARY, 0, 0
     )
-    only = {"max_blocks": options.max_blocks, "solver": options.solver, "fused": options.fused}
+    only = {
+        "max_blocks": options.max_blocks,
+        "solver": options.solver,
+        "fused": options.fused,
+        "joint": options.joint,
+    }
     images = prediction.shape[0] * prediction.shape[1]
     each = None if isinstance(options.spacing, tuple) else np.repeat(options.spacing, prediction.shape[1], 0)
     gradient, *guards = _guarded(4 * prediction.size)

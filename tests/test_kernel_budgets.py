@@ -138,11 +138,13 @@ def test_volumes_of_256_move_nine_bytes_per_voxel() -> None:
 
 
 @pytest.mark.parametrize(
-    ("measure", "moved"), [(Measure.BOUNDARY, 11), (Measure.ONE_SIDED, 11), (Measure.TWO_SIDED, 25)]
+    ("measure", "moved"), [(Measure.BOUNDARY, 11), (Measure.ONE_SIDED, 11), (Measure.TWO_SIDED, 17)]
 )
 def test_sums_write_no_map_of_the_prediction(measure: Measure, moved: int) -> None:
-    """128^3 of labels: a transform of bytes (7) and the prediction; or that, the prediction's transform (10), the
-    target's map and the prediction once more."""
+    """128^3 of labels: a transform of bytes (7) and the prediction; or scans of both (2, 5), their codes (2), the
+    prediction once more and the gradient; where each has its kernel, the target's map written and read as well."""
     volumes: Any = problem((4, 2, 128, 128, 128))
     sums = SumsProblem(volumes.image, volumes.image, 3, volumes.spacing, measure, 2, False, False, 0, 0)
     assert model.bytes_of_sums(weigh.plan(sums, H200), 1) == moved
+    if measure == Measure.TWO_SIDED:
+        assert model.bytes_of_sums(weigh.plan(sums, H200, joint=False), 1) == 25

@@ -98,7 +98,7 @@ BUGS = {
         "packed", "if (reach > 0) offer_sites(line, first, low, high, best);"
     ),
     "packed: flags of a tile cleared late": barrier("packed", "t.seen()[1] = 0;\n      }"),
-    "packed: rows begun before the columns are done": barrier("packed", "atomicOr(&found[0], own);"),
+    "packed: rows begun before the columns are done": barrier("packed", "atomicOr(&found[image], own);"),
     "packed: a slice overwritten while it is stored": barrier("packed", "item, params.plain != 0 && alive);"),
     # bounds of strips and searches,
     "packed: strip searched a site short above": Bug(
@@ -179,7 +179,7 @@ BUGS = {
     "packed: stored sign of the column beside": Bug(
         "packed", "distance(left & 0xffffu, 0), distance(right & 0xffffu, ", "8", "0"
     ),
-    "packed: stored half of the wrong row": Bug("packed", "S::Cost cost = ", "i == 0", "i != 0"),
+    "packed: stored half of the wrong row": Bug("packed", "const S::Cost cost = ", "i == 0", "i != 0"),
     "packed: pairs stored where they do not lie": Bug(
         "packed", "bool has_pairs() const {", "(params.extent[2] & 1) == 0", "params.extent[2] > 1"
     ),

@@ -93,6 +93,10 @@ def check(library: Library, shape: tuple[int, ...], kind: str, options: dict[str
             again, same = weigh(library, p, target, dims, way._replace(max_blocks=2), measure, alpha, shift)
             assert (again == pieces).all()
             assert (same == actual).all()
+            if way.solver == "packed" and measure in (Measure.TWO_SIDED, Measure.INSIDE):
+                apart, same = weigh(library, p, target, dims, way._replace(joint=False), measure, alpha, shift)
+                assert (apart == pieces).all()
+                assert (same == actual).all()
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -123,6 +127,22 @@ def test_long_lines(library: Library) -> None:
     """Tiles in global memory."""
     for shape in ((1, 2, 1, 3, 600), (2, 1, 2, 600, 3), (1, 1, 1, 1, 900)):
         check(library, shape, "float32", {"device": TINY}, FEW)
+
+
+def test_joint_slices_of_128(library: Library) -> None:
+    """Both forms, of noise and of masks whose sites lie far away."""
+    p, target, o = make_case((1, 1, 2, 128, 128), "labels")
+    target[0, 0, 0] = np.arange(128) > 120
+    p[0, 0, 1] = np.where(np.arange(128) < 3, np.float32(0.75), np.float32(0.25))
+    way = o._replace(fused=True, solver="packed")
+    for measure, alpha in ((Measure.TWO_SIDED, 2), (Measure.INSIDE, 1)):
+        joint = weigh(library, p, target, 3, way._replace(joint=True), measure, alpha)
+        apart = weigh(library, p, target, 3, way._replace(joint=False), measure, alpha)
+        for x, y in zip(joint, apart, strict=True):
+            np.testing.assert_array_equal(x, y)
+        sums, gradient = expected(library, p, target, 3, way, measure, alpha, False)
+        np.testing.assert_array_equal(joint[1], gradient)
+        np.testing.assert_allclose(joint[0].astype(np.float64).sum(-1), sums, rtol=1e-5)
 
 
 def test_strides(library: Library) -> None:
@@ -156,17 +176,27 @@ def test_large_volume_takes_the_packed_kernel() -> None:
     """The launch plan by default, and the split values of 256^3."""
     from emulated import problems, weigh_plans
 
-    def kernels(side: int, measure: Any) -> list[str]:
+    def kernels(side: int, measure: Any, device: Any = H200, **options: Any) -> list[str]:
         shape = (4, 2, side, side, side)
         image = problems.Image(0, problems.DType.FLOAT32, shape, (2 * side**3, side**3, side**2, side, 1))
         problem = problems.SumsProblem(image, image, 3, problems.Spacing(), measure, 2, False, False, 0, 0)
-        plan = weigh_plans.plan(problem, H200)
+        plan = weigh_plans.plan(problem, device, **options)
         steps = (plan.target.steps if plan.target else ()) + plan.weighed.steps
         return [step.kernel.removeprefix("dtk::") for step in steps]
 
     packed = "packed_slices<uint8_t, true"
     assert kernels(128, Measure.BOUNDARY) == ["scan<uint8_t>", f"{packed}, dtk::Weighed<dtk::PackedSlices>>"]
-    assert kernels(128, Measure.TWO_SIDED) == ["scan<uint8_t>", f"{packed}>", *kernels(128, Measure.BOUNDARY)]
+    joint = ["scan<uint8_t>", "scan<uint8_t>", f"{packed}, dtk::Weighed<dtk::PackedSlices>, true>"]
+    apart = ["scan<uint8_t>", f"{packed}>", *kernels(128, Measure.BOUNDARY)]
+    for measure in (Measure.TWO_SIDED, Measure.INSIDE):
+        assert kernels(128, measure) == joint
+        assert kernels(128, measure, joint=False) == apart
+        # Two blocks of one slice each, but not of two.
+        assert kernels(128, measure, H200._replace(shared_per_block_optin=99 * 1024)) == apart
+    with pytest.raises(ValueError, match="joint"):
+        kernels(256, Measure.TWO_SIDED, joint=True)
+    with pytest.raises(ValueError, match="joint"):
+        kernels(128, Measure.ONE_SIDED, joint=True)
     assert kernels(256, Measure.ONE_SIDED)[1:] == [
         "slices<int32_t, true, dtk::Strips, true, dtk::Weighed<dtk::Slices>>"
     ]

@@ -35,6 +35,11 @@
 // image needs, and no change of class.
 //
 // Threads: as slice.cuh, a thread for every strip of eight voxels and pair of lines, in teams.
+//
+// kJoint: two slices of one place, the target's and the prediction's, one after the other by the same code,
+// and an end that sees both (weigh.cuh): neither map reaches memory. The second slice begins where the first
+// one's teams had their memory, as the solved one needs no teams: two slices take `team_offset` more bytes
+// than one.
 #pragma once
 #include "epilogue.cuh"
 #include "runs.cuh"
@@ -79,7 +84,7 @@ struct PairedLine {
   __device__ int step(int p) const { return (p & 1) ? two - odd : odd; }  // from voxel p to the next
 };
 
-template <typename Run, bool kSigned>
+template <typename Run, bool kSigned, bool kJoint = false>
 struct PackedSlice {
   using Code = RunCode<Run>;
   static constexpr int kRows = 8;         // of a strip
@@ -91,6 +96,7 @@ struct PackedSlice {
   static constexpr int kFar = 248;
 
   const PackedSlices& params;
+  const void* codes_of_slices;  // of all images
   uint32_t* words;
   uint8_t* classes;
 
@@ -514,7 +520,7 @@ struct PackedSlice {
                                   uint32_t (&best)[kRows], uint32_t* changes) const {
     constexpr uint32_t kTop = uint32_t(1) << (Code::kBits - 1);
     const Run* source =
-        static_cast<const Run*>(params.at.source) + int64_t(slice) * params.extent[1] * params.extent[2];
+        static_cast<const Run*>(codes_of_slices) + int64_t(slice) * params.extent[1] * params.extent[2];
     const int first = t.strip * kRows;
     uint32_t code[kRows], before = 0;
     if ((params.extent[2] & 1) == 0 && 2 * pair < params.extent[2]) {
@@ -590,24 +596,31 @@ struct PackedSlice {
     for (int x = int(threadIdx.x) % across; x < width && row < down; x += across) {
       const uint32_t* from = words + (row + (x & 1) * half) * params.pitch + (x >> 1);
       for (int y = 2 * row; y < height; y += 2 * down, from += down * params.pitch) {
-        const uint32_t word = *from;
-        const uint32_t bits =
-            kSigned ? uint32_t(classes[(y >> 3) * params.classes_pitch + x]) >> (y & 7) : 0u;
+        const uint8_t* from_class = classes + ((y >> 3) * params.classes_pitch + x);
+        const uint32_t word = *from, bits = kSigned ? uint32_t(*from_class) >> (y & 7) : 0u;
+        const uint32_t target = kJoint ? from[-params.team_offset / 4] : 0u;
+        const uint32_t target_bits = kJoint ? uint32_t(from_class[-params.team_offset]) >> (y & 7) : 0u;
 #pragma unroll
         for (int i = 0; i < 2; ++i) {
           if (y + i >= height) break;
           const bool negative = kSigned && (bits >> i & 1) != 0;
-          S::Cost cost = i == 0 ? word & 0xffffu : word >> 16;
-          if (!End::kPlain) {
-            if (cost == S::Cost(params.none)) cost = S::Cost(S::none());
-            if (params.closed && (!kSigned || negative)) {
-              const S unit(1.0f);
-              cost = smaller(cost, unit.steps(smaller(z + 1, params.extent[0] - z)));
-              cost = smaller(cost, unit.steps(smaller(y + i + 1, height - y - i)));
-              cost = smaller(cost, unit.steps(smaller(x + 1, width - x)));
-            }
+          const auto half = [&](uint32_t word) {
+            const S::Cost cost = i == 0 ? word & 0xffffu : word >> 16;
+            return !End::kPlain && cost == S::Cost(params.none) ? S::Cost(S::none()) : cost;
+          };
+          S::Cost cost = half(word);
+          if (!kJoint && !End::kPlain && params.closed && (!kSigned || negative)) {
+            const S unit(1.0f);
+            cost = smaller(cost, unit.steps(smaller(z + 1, params.extent[0] - z)));
+            cost = smaller(cost, unit.steps(smaller(y + i + 1, height - y - i)));
+            cost = smaller(cost, unit.steps(smaller(x + 1, width - x)));
           }
-          end.write(start + ((y + i) * width + x), cost, negative);
+          const int64_t at = start + ((y + i) * width + x);
+          if constexpr (kJoint) {  // sums know no closed border
+            end.write(at, cost, negative, half(target), (target_bits >> i & 1) != 0);
+          } else {
+            end.write(at, cost, negative);
+          }
         }
       }
     }
@@ -647,25 +660,32 @@ struct PackedSlice {
   }
 };
 
-// Params: PackedSlices, or Weighed<PackedSlices>.
-template <typename Run, bool kSigned, typename Params = PackedSlices>
+// Params: PackedSlices, or Weighed<PackedSlices>; kJoint: with the target's run codes in `weighing.other`.
+template <typename Run, bool kSigned, typename Params = PackedSlices, bool kJoint = false>
 __global__ void __launch_bounds__(1024, 1) packed_slices(const __grid_constant__ Params params) {
   DTK_DYNAMIC_SHARED(uint64_t, dynamic_shared);  // for its alignment
   unsigned char* shared = reinterpret_cast<unsigned char*>(dynamic_shared);
-  DTK_SHARED(uint32_t, found, 1);
-  const PackedSlice<Run, kSigned> slice{params, reinterpret_cast<uint32_t*>(shared),
-                                        shared + params.classes_offset};
+  DTK_SHARED(uint32_t, found, 1 + kJoint);
+  PackedSlice<Run, kSigned, kJoint> slice{params, params.at.source, nullptr, nullptr};
   for (uint32_t item = blockIdx.x; item < params.slices; item += gridDim.x) {
-    if (threadIdx.x == 0) found[0] = 0;
+    if (threadIdx.x <= kJoint) found[threadIdx.x] = 0;
     bool alive = true;
 #pragma unroll 1
-    for (int turn = 0; turn < 2 && alive; ++turn) {
-      const uint32_t own = warp_or(slice.pass(item, turn != 0));  // after barriers
-      if (threadIdx.x % 32 == 0 && turn == 0) atomicOr(&found[0], own);
-      __syncthreads();
-      const bool finite = (found[0] & 1) != 0, foreground = (found[0] & 2) != 0,
-                 background = (found[0] & 4) != 0;
-      alive = kSigned ? finite || (foreground && background) : foreground && (finite || background);
+    for (int image = 0; image <= kJoint; ++image) {
+      unsigned char* memory = shared + image * params.team_offset;
+      slice.words = reinterpret_cast<uint32_t*>(memory);
+      slice.classes = memory + params.classes_offset;
+      if constexpr (kJoint) slice.codes_of_slices = image == 0 ? params.weighing.other : params.at.source;
+      alive = true;
+#pragma unroll 1
+      for (int turn = 0; turn < 2 && alive; ++turn) {
+        const uint32_t own = warp_or(slice.pass(item, turn != 0));  // after barriers
+        if (threadIdx.x % 32 == 0 && turn == 0) atomicOr(&found[image], own);
+        __syncthreads();
+        const bool finite = (found[image] & 1) != 0, foreground = (found[image] & 2) != 0,
+                   background = (found[image] & 4) != 0;
+        alive = kSigned ? finite || (foreground && background) : foreground && (finite || background);
+      }
     }
     write_slice<int32_t, kSigned>(params, slice, item, params.plain != 0 && alive);
     __syncthreads();  // the next slice overwrites this one

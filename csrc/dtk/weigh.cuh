@@ -6,10 +6,11 @@
 //              0 where the image has no boundary, and with kInside outside of the mask
 //
 // The transform is the target's (kBoundary, kOneSided), or the prediction's; then the signed map of the
-// target was written before, and its sign is g, unless g is a number of its own.
+// target was written before, or the kernel solves both (packed.cuh), and its sign is g, unless g is a number
+// of its own.
 //
-// Bytes per voxel of global memory, beside the transform's: p (4), and the target's map (4); the map that the
-// transform would have written is the gradient.
+// Bytes per voxel of global memory, beside the transform's: p (4), and the target's map (4) or its run code;
+// the map that the transform would have written is the gradient.
 //
 // The sum is the same in every run: a thread adds up its voxels, a block its threads, in an order that shape
 // and launch plan decide, and leaves one number for each piece of an image, whichever block has it.
@@ -26,12 +27,12 @@ struct Planes {
 };
 
 struct Weighing {
-  Planes prediction;   // float32
-  Planes values;       // of g; null where g is the target's class
-  const float* other;  // the target's signed map, contiguous; null where the transform is the target's
-  float* partials;     // for every piece of an image
-  int64_t classes;     // images of a sample
-  int64_t voxels;      // of an image
+  Planes prediction;  // float32
+  Planes values;      // of g; null where g is the target's class
+  const void* other;  // of the target: its signed map, or run codes; null where the transform is the target's
+  float* partials;    // for every piece of an image
+  int64_t classes;    // images of a sample
+  int64_t voxels;     // of an image
   int32_t values_dtype;
   int32_t measure;
   float shift;
@@ -70,10 +71,9 @@ class Weigher {
 
   // Element `at` of the maps.
   __device__ void write(int64_t at, Cost cost, bool negative) {
-    const float p = prediction_[at];
-    const float d = S::finish(cost, squared_, scale_);
+    const float d = distance(cost);
     if (weighing_.measure == kBoundary) {
-      const float z = !is_finite(d) ? 0.0f : negative ? weighing_.shift - d : d;
+      const float p = prediction_[at], z = !is_finite(d) ? 0.0f : negative ? weighing_.shift - d : d;
       gradient_[at] = z;
       sum_ += p * z;
       return;
@@ -81,16 +81,16 @@ class Weigher {
     bool inside = negative;
     float w = weight(d, inside);
     if (weighing_.other != nullptr) {
-      const float other = weighing_.other[at];
+      const float other = static_cast<const float*>(weighing_.other)[at];
       inside = __float_as_int(other) < 0;
       w += weight(fabsf(other), inside);
     }
-    float g = inside ? 1.0f : 0.0f;
-    if (weighing_.values.data != nullptr)
-      g = read_number(weighing_.values.data, weighing_.values_dtype, at + values_from_map_);
-    const float error = g - p, t = w * error;
-    gradient_[at] = -2.0f * t;
-    sum_ += error * t;
+    add(at, w, inside);
+  }
+
+  // The same, with the target's distance and class at hand.
+  __device__ void write(int64_t at, Cost cost, bool negative, Cost target, bool inside) {
+    add(at, weight(distance(cost), negative) + weight(distance(target), inside), inside);
   }
 
   __device__ static bool has_extrema() { return false; }
@@ -115,6 +115,16 @@ class Weigher {
            image * weighing_.voxels;
   }
 
+  __device__ void add(int64_t at, float w, bool inside) {
+    float g = inside ? 1.0f : 0.0f;
+    if (weighing_.values.data != nullptr)
+      g = read_number(weighing_.values.data, weighing_.values_dtype, at + values_from_map_);
+    const float error = g - prediction_[at], t = w * error;
+    gradient_[at] = -2.0f * t;
+    sum_ += error * t;
+  }
+
+  __device__ float distance(Cost cost) const { return S::finish(cost, squared_, scale_); }
   __device__ static bool is_finite(float d) { return d < __int_as_float(0x7f800000); }
   __device__ float weight(float d, bool inside) const {
     return !is_finite(d) || (weighing_.measure == kInside && !inside) ? 0.0f : d;

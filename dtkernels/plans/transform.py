@@ -404,6 +404,11 @@ def _none_16(sides: list[int]) -> int:
     return max(align((sides[0] - 1) ** 2 + sum((align(n, STRIP) - 1) ** 2 for n in sides[1:]) + 1, 128), 128**2)
 
 
+def packed_team_offset(step: Step) -> int:
+    """Bytes of a slice in the shared memory of a packed step."""
+    return int(_PACKED.unpack(step.constant[-_PACKED.size :])[3])
+
+
 class Packed(NamedTuple):
     """How a block holds a slice of 16-bit squares in shared memory, and its threads."""
 
