@@ -185,9 +185,7 @@ def main(arguments: list[str] | None = None) -> int:
     warnings.filterwarnings("ignore", module="monai|medpy|surface_distance")
     console = Console(highlight=False, soft_wrap=True)
     before = torch.get_num_threads()
-    command = "python -m bench --only {}/ --save" + (
-        "" if options.device == "cpu" else f" --device {options.device}"
-    )
+    large = {entry.name for entry in everything if not entry.quick}
     missed, absent, began = [], {}, time.perf_counter()
     for group in dict.fromkeys(entry.group for entry in entries):
         rows = {}
@@ -202,7 +200,10 @@ def main(arguments: list[str] | None = None) -> int:
             console.print(line(row), markup=False)
         if options.save and rows:
             path = options.save / f"{group}.json"
-            measure.save(path, {"rows": joined(path, rows, everything)}, command.format(group))
+            kept = joined(path, rows, everything)
+            words = [] if any(row["name"] in large for row in kept) else ["--quick"]
+            words += [] if options.device == "cpu" else [f"--device {options.device}"]
+            measure.save(path, {"rows": kept}, " ".join(["python -m bench", f"--only {group}/", *words, "--save"]))
     torch.set_num_threads(before)
     for name, reason in absent.items():
         console.print(f"absent: {name}: {reason}", markup=False)
