@@ -408,8 +408,12 @@ def labels_from(labels: torch.Tensor, first: int, classes: int) -> torch.Tensor:
     if not first:
         return labels
     # Labels that wrap around must not land on a class.
-    if classes + first > torch.iinfo(labels.dtype).max + 1:
-        labels = labels.to(torch.promote_types(labels.dtype, torch.int16))
+    own = torch.iinfo(labels.dtype)
+    if first < 0 or classes + first > own.max + 1:
+        for wider in (torch.int16, torch.int32, torch.int64):
+            if torch.iinfo(wider).min <= own.min - first and own.max - first <= torch.iinfo(wider).max:
+                labels = labels.to(wider)
+                break
     return labels - first
 
 

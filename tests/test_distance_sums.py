@@ -237,6 +237,20 @@ def test_losses_are_as_in_float64(make: Callable[..., torch.nn.Module], named: b
     torch.testing.assert_close(*results, rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64], ids=str)
+@pytest.mark.parametrize("first", [-256, -3, 1, 120, 254, 65_536, 2**32])
+def test_no_label_wraps_around(backend: Backend, dtype: torch.dtype, first: int) -> None:
+    """Labels at both ends of their type, and 0, with classes that begin anywhere."""
+    limits = torch.iinfo(dtype)
+    labels = torch.tensor([[limits.min, 0, 0, limits.max, limits.max]], dtype=dtype)
+    p = torch.rand(1, 5, 5)
+    g = labels[:, None].to(torch.int64) == torch.arange(first, first + 5)[:, None]
+    want = run("two_sided, 2", backend, backend.put(p), backend.put(g))
+    got = run("two_sided, 2", backend, backend.put(p), backend.put(labels), first_label=first)
+    for mine, theirs in zip(got, want, strict=True):
+        assert torch.equal(mine, theirs)
+
+
 def test_boundary_loss_per_sample() -> None:
     """torch.func.grad goes through whole maps, since it goes through no operator of a library."""
     p, target, _, _ = make_case((3, 2, 7, 5), "bool")
