@@ -8,9 +8,9 @@
 Contenders of a row run in turn, round after round, and a ratio is the peer's median over ours. A row says how far
 each result is from float64 and, where a fixed sequence of passes runs, how many bytes a voxel moves through memory
 and what share that is of the bandwidth of a float32 copy of the same size, timed in the same rounds. ``--save``
-joins the rows into one file per group, so that a long run can be made in pieces; rows of another machine or of
-other versions are dropped. Peers that are not installed and data that are not here are named. The exit status is 1
-when a requirement does not hold.
+joins the rows into one file per group, so that a long run can be made in pieces; a row kept from another revision
+names it and its date, and rows of another machine or of other versions are dropped. Peers that are not installed
+and data that are not here are named. The exit status is 1 when a requirement does not hold.
 """
 
 from __future__ import annotations
@@ -34,6 +34,9 @@ from .inputs import AbsentDataError
 from .operators import OPERATORS
 
 COPY_BYTES = 8  # a float32 in and out
+# OpenMP's workers spin for some milliseconds after a parallel torch operator (the copy), on the cores that the
+# next contender's threads need.
+SETTLE_SECONDS = 0.03
 
 
 def run(entry: Entry, rounds: int, slow_seconds: float) -> dict[str, Any]:
@@ -59,6 +62,7 @@ def run(entry: Entry, rounds: int, slow_seconds: float) -> dict[str, Any]:
         {name: _synchronised(run, entry) for name, run in contenders.items()},
         rounds=rounds,
         slow_seconds=slow_seconds,
+        settle_seconds=SETTLE_SECONDS if entry.threads > 1 else 0.0,
         first=check,
     )
     ours = samples["dtkernels"]
@@ -133,11 +137,18 @@ def chosen(entries: Iterable[Entry], only: list[str], quick: bool) -> list[Entry
 
 
 def joined(path: Path, rows: dict[str, dict[str, Any]], order: Iterable[Entry] = ENTRIES) -> list[dict[str, Any]]:
-    """The rows of a result file with ``rows`` in their places, in the order of the entries."""
+    """The rows of a result file with ``rows`` in their places, in the order of the entries.
+
+    A row that is kept says of which revision and date it is where those are not the new file's.
+    """
     old = json.loads(path.read_text()) if path.exists() else {}
     now = measure.machine()
     same = all(old.get(key) == now.get(key) for key in ("processor", "gpu", "versions"))
-    kept = {row["name"]: row for row in old.get("rows", ()) if "name" in row} if same else {}
+    stamp = {key: now[key] for key in ("revision", "date")}
+    kept = {}
+    for row in old.get("rows", ()) if same else ():
+        measured = {key: row.pop(key, old[key]) for key in stamp}
+        kept[row["name"]] = row if measured == stamp else row | measured
     if old and not same:
         print(f"{path.name}: rows of another machine or of other versions are dropped")
     found = kept | rows

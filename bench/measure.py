@@ -44,13 +44,15 @@ def side_by_side(
     rounds: int = 7,
     slice_seconds: float = 0.02,
     slow_seconds: float = math.inf,
+    settle_seconds: float = 0.0,
     first: Callable[[str, Any], None] | None = None,
 ) -> dict[str, Sample]:
     """Median seconds per call; a contender that is fast is called many times within its turn.
 
     One that takes more than ``slow_seconds`` is measured twice, its first call included: nothing that happens once
     matters beside that. The first contender, whose time all ratios share, is warmed up and timed in every round
-    whatever it takes. ``first(name, result)`` gets what each contender's first call returned.
+    whatever it takes. Every turn begins after ``settle_seconds`` of sleep. ``first(name, result)`` gets what each
+    contender's first call returned.
     """
     limit = {name: slow_seconds if i else math.inf for i, name in enumerate(contenders)}
     calls = {}
@@ -58,6 +60,7 @@ def side_by_side(
     for name, run in contenders.items():
         once = math.inf
         for attempt in range(2):  # the first warms up: scratch, caches, lazy imports
+            time.sleep(settle_seconds)
             start = time.perf_counter()
             result = run()
             once = min(once, time.perf_counter() - start)
@@ -75,6 +78,7 @@ def side_by_side(
             for name, run in contenders.items():
                 if len(seconds[name]) >= 2 and calls[name] * sum(seconds[name][:2]) > limit[name]:
                     continue
+                time.sleep(settle_seconds)
                 start = time.perf_counter()
                 for _ in range(calls[name]):
                     run()
@@ -115,10 +119,16 @@ PACKAGES = (
 
 
 def revision() -> str:
-    """The commit that is measured, as git names it; "unknown" outside a checkout."""
-    command = ["git", "-C", str(RESULTS.parent), "describe", "--always", "--dirty", "--exclude=*"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False) if shutil.which("git") else None
-    return done.stdout.strip() if done and done.returncode == 0 else "unknown"
+    """The measured commit, "-dirty" where more than results and pages differ; "unknown" outside a checkout."""
+
+    def git(*words: str) -> subprocess.CompletedProcess[str]:
+        command = ["git", "-C", str(RESULTS.parent), *words]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    if shutil.which("git") is None or (head := git("rev-parse", "--short", "HEAD")).returncode != 0:
+        return "unknown"
+    same = git("diff", "--quiet", "HEAD", "--", ":/", ":(top,exclude)bench/results", ":(top,exclude)*.md")
+    return head.stdout.strip() + ("" if same.returncode == 0 else "-dirty")
 
 
 def machine() -> dict[str, Any]:

@@ -101,7 +101,9 @@ def finish(lines: list[str], record: Record) -> str:
     used |= set(record.get("libraries", ()))
     versions = ["dtkernels", "torch", *(name for name in record["versions"] if name in used)]
     libraries = ", ".join(f"{name} {record['versions'][name]}" for name in versions)
-    source = f"*{record['processor']}, {record['date']}, {libraries}: `{record['command']}`.*"
+    dates = sorted({row.get("date", record["date"]) for row in record["rows"]})
+    date = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
+    source = f"*{record['processor']}, {date}, {libraries}: `{record['command']}`.*"
     return "\n".join([*lines, "", source]) + "\n"
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import shutil
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +19,7 @@ pytest.importorskip("rich", reason="the benchmarks print with rich")
 pytest.importorskip("scipy", reason="the benchmarks' truth is SciPy's")
 
 from bench import __main__ as runner
-from bench import compare, inputs, measure, training
+from bench import compare, inputs, measure, tables, training
 from bench.entries import ENTRIES, Entry
 from bench.operators import OPERATORS
 
@@ -124,18 +126,85 @@ def test_data_that_is_not_here_is_named(
     assert not (tmp_path / "out").exists()
 
 
+def saved_rows(path: Path, rows: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows of the file after ``rows`` have joined it."""
+    measure.save(path, {"rows": runner.joined(path, rows)}, "command")
+    return json.loads(path.read_text())["rows"]
+
+
 def test_rows_join_in_the_order_of_the_entries(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     first, second = ENTRIES[0].name, ENTRIES[1].name
     path = tmp_path / "transform.json"
-    measure.save(path, {"rows": runner.joined(path, {second: {"name": second, "x": 1}})}, "command")
-    measure.save(path, {"rows": runner.joined(path, {first: {"name": first}})}, "command")
-    assert json.loads(path.read_text())["rows"] == [{"name": first}, {"name": second, "x": 1}]
+    saved_rows(path, {second: {"name": second, "x": 1}})
+    assert saved_rows(path, {first: {"name": first}}) == [{"name": first}, {"name": second, "x": 1}]
     assert json.loads(path.read_text())["command"] == "command"
     record = json.loads(path.read_text())
     record["versions"]["scipy"] = "0.1"  # another version: its rows cannot stand beside new ones
     path.write_text(json.dumps(record))
     assert runner.joined(path, {first: {"name": first, "x": 2}}) == [{"name": first, "x": 2}]
     assert "dropped" in capsys.readouterr().out
+
+
+def test_rows_say_when_another_revision_measured_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A row is of the file's revision and date, unless it names its own."""
+    one, two, three = ({"name": entry.name, "peers": {}} for entry in ENTRIES[:3])
+    path = tmp_path / "transform.json"
+    machine = measure.machine()
+
+    def save(revision: str, date: str, row: dict[str, Any]) -> list[dict[str, Any]]:
+        monkeypatch.setattr(measure, "machine", lambda: {**machine, "revision": revision, "date": date})
+        return saved_rows(path, {row["name"]: row})
+
+    save("aaa", "2026-01-01", one)
+    of_a = {"revision": "aaa", "date": "2026-01-01"}
+    assert save("bbb", "2026-01-03", two) == [one | of_a, two]
+    of_b = {"revision": "bbb", "date": "2026-01-03"}
+    assert save("ccc", "2026-01-02", three) == [one | of_a, two | of_b, three]
+    assert ", 2026-01-01 to 2026-01-03, " in tables.finish([], json.loads(path.read_text()))
+    assert save("bbb", "2026-01-03", one) == [one, two, three | {"revision": "ccc", "date": "2026-01-02"}]
+    assert save("ccc", "2026-01-04", one) == [one, two | of_b, three | {"revision": "ccc", "date": "2026-01-02"}]
+
+
+def test_revision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files that a run itself writes make no other revision."""
+    if shutil.which("git") is None:
+        pytest.skip("git is not installed")
+    results = tmp_path / "bench" / "results"
+    results.mkdir(parents=True)
+    monkeypatch.setattr(measure, "RESULTS", results)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    assert measure.revision() == "unknown"
+    measured, *written = files = [tmp_path / "kernel.h", tmp_path / "README.md", results / "transform.json"]
+    for file in files:
+        file.write_text("old")
+    for words in ("init", "add .", "-c user.name=x -c user.email=x@y commit -m x"):
+        subprocess.run(["git", "-C", str(tmp_path), *words.split()], check=True, capture_output=True)
+    commit = measure.revision()
+    assert commit.isalnum()
+    for file in written:
+        file.write_text("new")
+    assert measure.revision() == commit
+    measured.write_text("new")
+    assert measure.revision() == f"{commit}-dirty"
+
+
+def test_contenders_settle(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every turn follows its pause: nothing of the turn before still runs."""
+    events: list[Any] = []
+    monkeypatch.setattr(measure.time, "sleep", events.append)
+    contenders = {name: lambda name=name: events.append(name) for name in ("ours", "copy")}
+    measure.side_by_side(contenders, rounds=3, slice_seconds=0.0, settle_seconds=0.03)
+    assert events == [0.03, "ours", 0.03, "ours", 0.03, "copy", 0.03, "copy"] + 3 * [0.03, "ours", 0.03, "copy"]
+
+
+def test_several_threads_settle(monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses = []
+    monkeypatch.setattr(measure.time, "sleep", pauses.append)
+    for threads in (1, 2):
+        entry = next(entry for entry in ENTRIES if entry.threads == threads and entry.operator == "edt")
+        runner.run(small(entry)._replace(peers=()), 1, 1.0)
+        assert set(pauses) == ({0.0} if threads == 1 else {runner.SETTLE_SECONDS})
+        pauses.clear()
 
 
 def test_patterns_choose() -> None:
