@@ -129,9 +129,8 @@ def main() -> None:
     parser.add_argument("--apart", action="store_true", help="a kernel for each axis")
     arguments = parser.parse_args()
     import emulated
-    from emulator import build
 
-    library = emulated.Library(build.library("kernels_emulated", emulated.SOURCES, "plain").path)
+    library = emulated.Library()
     problem = emulated.problems.Problem(
         emulated.problems.Image(
             0, emulated.DType.UINT8, (16, 1, 128, 128, 128), tuple(128**k for k in (3, 3, 2, 1, 0))

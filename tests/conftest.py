@@ -22,6 +22,9 @@ from hypothesis import HealthCheck, settings
 ROOT = Path(__file__).parent.parent
 sys.path.append(str(ROOT))  # for bench.masks; last, so that an installed dtkernels comes first
 
+from emulated import Library  # noqa: E402
+from emulator import build  # noqa: E402
+
 import dtkernels as dtk  # noqa: E402
 
 # The same examples in every run: a failure in CI is one at the desk. HYPOTHESIS_PROFILE=search looks further.
@@ -73,6 +76,14 @@ class Backend:
     def put(self, data: object) -> torch.Tensor:
         """A fresh tensor of ``data`` on the device."""
         return torch.as_tensor(np.array(data) if not isinstance(data, torch.Tensor) else data).to(self.device)
+
+
+@pytest.fixture(scope="session")
+def library() -> Library:
+    """The CUDA kernels on the emulator."""
+    if build.compiler() is None:
+        pytest.skip("the emulator needs a C++ compiler")
+    return Library()
 
 
 _BACKEND_OF = pytest.StashKey[dict[str, str]]()  # a test's node id to the backend that it runs on

@@ -9,6 +9,7 @@ import ctypes
 import importlib
 import json
 import os
+import subprocess
 import sys
 import types
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from emulator import build
 from numpy.typing import NDArray
 
 ROOT = Path(__file__).parent.parent
@@ -52,12 +54,17 @@ DTYPES = {
 }
 
 
+def built(mode: str = "plain") -> build.Built:
+    """The kernels, compiled for a mode of the emulator."""
+    return build.library("kernels_emulated", SOURCES, mode)
+
+
 class Library:
     """The kernels of one build of the emulator."""
 
-    def __init__(self, path: str | Path) -> None:
-        """Load the shared library."""
-        self._c = ctypes.CDLL(str(path))
+    def __init__(self, path: str | Path | None = None) -> None:
+        """Load a shared library, the plain one by default."""
+        self._c = ctypes.CDLL(str(path or built().path))
         self._c.kernel_name.restype = ctypes.c_char_p
         self._c.kernel_params_size.restype = ctypes.c_size_t
         self._c.dtk_emulator_statistics.restype = ctypes.c_size_t
@@ -251,6 +258,23 @@ def _guarded(size: int, to: int = 256) -> tuple[Bytes, Bytes, Bytes]:
     memory = np.full(size + 3 * to, GARBAGE, np.uint8)
     start = to + -memory.ctypes.data % to
     return memory[start : start + size], memory[:start], memory[start + size :]
+
+
+def under_a_sanitizer(program: str, mode: str) -> None:
+    """Run a file of tests as a program, which is given the kernels' path, without torch; it must end with "done".
+
+    Address: overruns and undefined behaviour. Thread: races between the threads of a block and between blocks.
+    """
+    kernels = built(mode)
+    done = subprocess.run(
+        [sys.executable, program, str(kernels.path)],
+        env={**os.environ, **kernels.environment, "DTK_EMULATED_ALONE": "1"},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-8000:]
+    assert done.stdout.endswith("done\n")
 
 
 def as_image(mask: NDArray[Any]) -> NDArray[Any]:

@@ -29,7 +29,7 @@ import numpy as np
 import oracle
 import pytest
 import torch
-from emulated import H200, SOURCES, Library
+from emulated import H200, Library
 from emulator import build
 
 import dtkernels as dtk
@@ -217,11 +217,6 @@ def forget() -> None:
 
 
 Use = Callable[..., FakeCuPy]
-
-
-@pytest.fixture(scope="module")
-def library() -> Library:
-    return Library(build.library("kernels_emulated", SOURCES, "plain").path)
 
 
 @pytest.fixture
@@ -441,7 +436,7 @@ sys.path[:0] = {[str(Path(__file__).parent), str(ROOT)]!r}
 sys.modules["dtkernels._C"] = None
 import test_cupy as t, torch, dtkernels as dtk
 assert not dtk.backends.available()["cpu"].available
-library = t.Library(t.build.library("kernels_emulated", t.SOURCES, "plain").path)
+library = t.Library()
 sys.modules["cupy"] = t.FakeCuPy(library)
 t.forget()
 t.backend.DEVICES = ("cpu",)

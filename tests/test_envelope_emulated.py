@@ -5,22 +5,14 @@ As test_kernels_emulated.py, this file is also the program that runs under the s
 
 from __future__ import annotations
 
-import itertools
-import os
-import subprocess
-import sys
-from pathlib import Path
-from typing import Any
-
-if __name__ == "__main__":
-    os.environ["DTK_EMULATED_ALONE"] = "1"
-    sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
-
 import importlib
+import itertools
+import sys
+from typing import Any
 
 import numpy as np
 import pytest
-from emulated import DTYPES, GARBAGE, H200, SOURCES, Library, _guarded, as_image, problems
+from emulated import DTYPES, GARBAGE, H200, Library, _guarded, as_image, problems, under_a_sanitizer
 from emulator import build
 from numpy.typing import NDArray
 
@@ -31,11 +23,6 @@ pytestmark = pytest.mark.skipif(build.compiler() is None, reason="the emulator n
 Array = NDArray[Any]
 # So little shared memory that long lines are searched where they lie.
 TINY = H200._replace(shared_per_block_optin=8192)
-
-
-@pytest.fixture(scope="module")
-def library() -> Library:
-    return Library(build.library("kernels_emulated", SOURCES, "plain").path)
 
 
 def run(library: Library, plan: Any, image: int, spacing: int, second: Array | None, size: int) -> Array:
@@ -231,15 +218,7 @@ def test_parameters_have_the_size_of_their_structs(library: Library) -> None:
 
 @pytest.mark.parametrize("mode", ["address", "thread"])
 def test_under_a_sanitizer(mode: str) -> None:
-    built = build.library("kernels_emulated", SOURCES, mode)
-    done = subprocess.run(
-        [sys.executable, __file__, str(built.path)],
-        env={**os.environ, **built.environment},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-8000:]
-    assert done.stdout.endswith("done\n")
+    under_a_sanitizer(__file__, mode)
 
 
 def main(path: str) -> None:

@@ -19,8 +19,7 @@ ROOT = Path(__file__).parent.parent
 NVCC = shutil.which("nvcc")
 sys.path.insert(0, str(ROOT))
 
-from emulated import H200, SOURCES, Library  # noqa: E402
-from emulator import build  # noqa: E402
+from emulated import H200, Library  # noqa: E402
 from test_plan import problem  # noqa: E402
 
 from bench import masks, model  # noqa: E402
@@ -86,13 +85,6 @@ INSTRUCTIONS = {
     ("strips", True): 300.0,
     ("strips", False): 240.0,
 }
-
-
-@pytest.fixture(scope="module")
-def library() -> Library:
-    if build.compiler() is None:
-        pytest.skip("the emulator needs a C++ compiler")
-    return Library(build.library("kernels_emulated", SOURCES, "plain").path)
 
 
 @pytest.mark.parametrize("way", LAUNCHES)

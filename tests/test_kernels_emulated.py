@@ -6,15 +6,8 @@ this file is then a program, ``python test_kernels_emulated.py LIBRARY``.
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
-from pathlib import Path
 from typing import Any
-
-if __name__ == "__main__":
-    os.environ["DTK_EMULATED_ALONE"] = "1"
-    sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
 
 import numpy as np
 import oracle
@@ -22,7 +15,6 @@ import pytest
 from emulated import (
     DTYPES,
     H200,
-    SOURCES,
     Library,
     Options,
     Rule,
@@ -31,6 +23,7 @@ from emulated import (
     plans,
     transform,
     transform_with_extrema,
+    under_a_sanitizer,
 )
 from emulator import build
 from numpy.typing import NDArray
@@ -40,12 +33,6 @@ pytestmark = pytest.mark.skipif(build.compiler() is None, reason="the emulator n
 SIDES = (1, 2, 31, 32, 33, 63, 64, 65, 127, 128, 129, 255, 256, 257)
 # So little shared memory that tiles have few lanes or one, or, from 500 voxels on, lie in global memory.
 TINY = H200._replace(shared_per_block_optin=9216)
-
-
-@pytest.fixture(scope="module")
-def library() -> Library:
-    built = build.library("kernels_emulated", SOURCES, "plain")
-    return Library(built.path)
 
 
 def check(library: Library, mask: NDArray[Any], options: Options = Options()) -> None:  # noqa: B008
@@ -454,15 +441,7 @@ def test_work_is_bounded(library: Library) -> None:
 @pytest.mark.parametrize("mode", ["address", "thread"])
 def test_under_a_sanitizer(mode: str) -> None:
     """Overruns and undefined behaviour; races between the threads of a block and between blocks."""
-    built = build.library("kernels_emulated", SOURCES, mode)
-    done = subprocess.run(
-        [sys.executable, __file__, str(built.path)],
-        env={**os.environ, **built.environment},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-8000:]
-    assert done.stdout.endswith("done\n")
+    under_a_sanitizer(__file__, mode)
 
 
 def main(path: str) -> None:

@@ -5,19 +5,24 @@ As in test_kernels_emulated.py, this file is also the program that runs under a 
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
-from pathlib import Path
 from typing import Any
-
-if __name__ == "__main__":
-    os.environ["DTK_EMULATED_ALONE"] = "1"
-    sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
 
 import numpy as np
 import pytest
-from emulated import DTYPES, H200, SOURCES, Library, Options, Rule, as_image, execute, label, label_plans, problems
+from emulated import (
+    DTYPES,
+    H200,
+    Library,
+    Options,
+    Rule,
+    as_image,
+    execute,
+    label,
+    label_plans,
+    problems,
+    under_a_sanitizer,
+)
 from emulator import build
 from numpy.typing import NDArray
 from scipy import ndimage
@@ -27,11 +32,6 @@ pytestmark = pytest.mark.skipif(build.compiler() is None, reason="the emulator n
 Array = NDArray[Any]
 SHAPES = ((1,), (33,), (1100,), (12, 45), (40, 3), (3, 2050), (5, 6, 40), (4, 1, 33), (9, 7, 1), (2, 3, 70))
 DENSITIES = (0.0, 0.2, 0.4, 0.6, 0.9, 1.0)
-
-
-@pytest.fixture(scope="module")
-def library() -> Library:
-    return Library(build.library("kernels_emulated", SOURCES, "plain").path)
 
 
 def expected_labels(mask: Array, connectivity: int) -> tuple[Array, int]:
@@ -201,16 +201,7 @@ def test_plan_stays_within_a_device() -> None:
 @pytest.mark.parametrize("mode", ["address", "thread"])
 def test_under_a_sanitizer(mode: str) -> None:
     """Overruns and undefined behaviour; accesses to parents that are not atomic; races in the sums."""
-    built = build.library("kernels_emulated", SOURCES, mode)
-    done = subprocess.run(
-        [sys.executable, __file__, str(built.path)],
-        env={**os.environ, **built.environment},
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
-    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-8000:]
-    assert done.stdout.endswith("done\n")
+    under_a_sanitizer(__file__, mode)
 
 
 def main(path: str) -> None:

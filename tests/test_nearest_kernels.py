@@ -5,15 +5,8 @@ As in test_kernels_emulated.py, this file is also the program that runs under a 
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
-from pathlib import Path
 from typing import Any
-
-if __name__ == "__main__":
-    os.environ["DTK_EMULATED_ALONE"] = "1"
-    sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
 
 import numpy as np
 import oracle
@@ -21,7 +14,6 @@ import pytest
 from emulated import (
     DTYPES,
     H200,
-    SOURCES,
     Library,
     Options,
     Rule,
@@ -31,6 +23,7 @@ from emulated import (
     nearest_plans,
     problems,
     transform,
+    under_a_sanitizer,
 )
 from emulator import build
 from numpy.typing import NDArray
@@ -43,11 +36,6 @@ UNEQUAL = (2.0, 0.5, 1.5)  # all sums are exact, so ties are those of the real n
 # So little shared memory that tiles have few lanes or one, or, from 1,100 voxels on, lie in global memory.
 TINY = H200._replace(shared_per_block_optin=9216)
 ARITHMETICS = {"keyed": Options(), "exact": Options(keyed=False), "rounded": Options(spacing=UNEQUAL)}
-
-
-@pytest.fixture(scope="module")
-def library() -> Library:
-    return Library(build.library("kernels_emulated", SOURCES, "plain").path)
 
 
 def lattice(shape: tuple[int, ...], pitch: int, offset: int = 0) -> Array:
@@ -222,16 +210,7 @@ def _plan(shape: tuple[int, ...]) -> Any:
 @pytest.mark.parametrize("mode", ["address", "thread"])
 def test_under_a_sanitizer(mode: str) -> None:
     """Overruns and undefined behaviour; races between the threads of a block and between blocks."""
-    built = build.library("kernels_emulated", SOURCES, mode)
-    done = subprocess.run(
-        [sys.executable, __file__, str(built.path)],
-        env={**os.environ, **built.environment},
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
-    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-8000:]
-    assert done.stdout.endswith("done\n")
+    under_a_sanitizer(__file__, mode)
 
 
 def main(path: str) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from emulated import SOURCES, Library
+from emulated import Library
 from emulator import build
 
 from dtkernels.plans import label, nearest, remap, weigh
@@ -416,7 +416,7 @@ def test_parameters_have_the_size_of_their_structs() -> None:
     """Against the table that is compiled: names, sizes, and that plans ask for nothing else."""
     if build.compiler() is None:
         pytest.skip("needs a C++ compiler")
-    sizes = Library(build.library("kernels_emulated", SOURCES, "plain").path).kernels()
+    sizes = Library().kernels()
     asked = set()
     spacings = [Spacing(), Spacing((1.0, 2.0, 3.0))]
     devices: list[tuple[DeviceProperties, str | None]] = [(H200, solver) for solver in (None, *plans.SOLVERS)]

@@ -15,12 +15,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, NamedTuple
-
-if __name__ == "__main__":
-    os.environ["DTK_EMULATED_ALONE"] = "1"
-    sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
 
 import numpy as np
 import oracle
@@ -364,7 +359,7 @@ def test_missing_barriers_are_races() -> None:
     first = f"{built.environment['TSAN_OPTIONS']}:halt_on_error=1:symbolize=0"
     done = subprocess.run(
         [sys.executable, __file__, str(built.path)],
-        env={**os.environ, **built.environment, "TSAN_OPTIONS": first},
+        env={**os.environ, **built.environment, "TSAN_OPTIONS": first, "DTK_EMULATED_ALONE": "1"},
         capture_output=True,
         text=True,
         timeout=600,

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from emulated import GARBAGE, H200, SOURCES, Library, _guarded
+from emulated import GARBAGE, H200, Library, _guarded
 from emulator import build
 from test_maps import MASKS
 
@@ -20,11 +20,6 @@ from dtkernels.plans import remap as plans
 from dtkernels.problem import ContourProblem, FacesProblem, RemapProblem
 
 pytestmark = pytest.mark.skipif(build.compiler() is None, reason="the emulator needs a C++ compiler")
-
-
-@pytest.fixture(scope="module")
-def library() -> Library:
-    return Library(build.library("kernels_emulated", SOURCES, "plain").path)
 
 
 @pytest.fixture

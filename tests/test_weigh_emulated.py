@@ -5,19 +5,12 @@ This file is also a program, ``python test_weigh_emulated.py LIBRARY``, for runs
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
-from pathlib import Path
 from typing import Any
-
-if __name__ == "__main__":
-    os.environ["DTK_EMULATED_ALONE"] = "1"
-    sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
 
 import numpy as np
 import pytest
-from emulated import H200, SOURCES, Library, Measure, Options, Rule, transform, weigh
+from emulated import H200, Library, Measure, Options, Rule, transform, under_a_sanitizer, weigh
 from emulator import build
 from numpy.typing import NDArray
 from test_kernels_emulated import TINY, ways
@@ -32,11 +25,6 @@ MEASURES = [(Measure.BOUNDARY, 1, False), (Measure.BOUNDARY, 1, True)] + [
 ]
 KINDS = ("labels", "bool", "float32", "int16")
 FEW = [MEASURES[1], MEASURES[3], MEASURES[6]]
-
-
-@pytest.fixture(scope="module")
-def library() -> Library:
-    return Library(build.library("kernels_emulated", SOURCES, "plain").path)
 
 
 def make_case(shape: tuple[int, ...], kind: str, seed: int = 0) -> tuple[Floats, NDArray[Any], Options]:
@@ -204,15 +192,7 @@ def test_large_volume_takes_the_packed_kernel() -> None:
 
 @pytest.mark.parametrize("mode", ["address", "thread"])
 def test_under_a_sanitizer(mode: str) -> None:
-    built = build.library("kernels_emulated", SOURCES, mode)
-    done = subprocess.run(
-        [sys.executable, __file__, str(built.path)],
-        env={**os.environ, **built.environment},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-8000:]
-    assert done.stdout.endswith("done\n")
+    under_a_sanitizer(__file__, mode)
 
 
 def main(path: str) -> None:
