@@ -7,6 +7,7 @@ cannot run, so that a check of the GPU cannot pass on a machine without one.
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable
@@ -92,6 +93,32 @@ _BACKEND_OF = pytest.StashKey[dict[str, str]]()  # a test's node id to the backe
 def numpy(tensor: torch.Tensor) -> np.ndarray:
     """The tensor's values on the host."""
     return tensor.detach().cpu().numpy()
+
+
+EVERY_INSTRUCTION_SET = pytest.mark.parametrize("isa", ["baseline", "avx2", "avx512"])
+_ONLY_WITH = """
+import sys
+from dtkernels._C import cpu_instruction_set
+if cpu_instruction_set() != sys.argv[1] and sys.argv[1] != "baseline": sys.exit("absent")
+sys.path.insert(0, sys.argv[2])
+"""
+
+
+def with_instruction_set(isa: str, check: str) -> None:
+    """Run ``check``, which may import tests, on the ``cpu`` backend's kernels for ``isa``.
+
+    In a process of its own, since the kernels are chosen once.
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", f"{_ONLY_WITH}{check}\nprint('done')", isa, str(Path(__file__).parent)],
+        env={**os.environ, "DTK_CPU_ISA": isa},
+        capture_output=True,
+        text=True,
+    )
+    if done.stderr.strip() == "absent":
+        pytest.skip(f"this machine does not run {isa}")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout == "done\n"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

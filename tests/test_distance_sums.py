@@ -4,18 +4,14 @@ sums made of whole maps by torch operators."""
 from __future__ import annotations
 
 import itertools
-import os
-import subprocess
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import oracle
 import pytest
 import torch
-from conftest import Backend, numpy
+from conftest import EVERY_INSTRUCTION_SET, Backend, numpy, with_instruction_set
 from numpy.typing import NDArray
 
 import dtkernels as dtk
@@ -329,10 +325,7 @@ def test_number_of_threads_does_not_matter(shape: tuple[int, ...]) -> None:
 
 
 CHECK = """
-import sys, torch
-from dtkernels._C import cpu_instruction_set
-if cpu_instruction_set() != sys.argv[1] and sys.argv[1] != "baseline": sys.exit("absent")
-sys.path.insert(0, sys.argv[2])
+import torch
 from test_distance_sums import CALLS, Backend, composed, make_case, run
 backend = Backend("cpu", "cpu")
 for call in CALLS:
@@ -342,20 +335,10 @@ for call in CALLS:
             got, want = (f(call, backend, p, target, spacing, first_label=first) for f in (run, composed))
             assert torch.equal(got[1], want[1]), (call, kind)
             torch.testing.assert_close(got[0], want[0], rtol=2e-6, atol=2e-6 * float(want[1].abs().max()))
-print("done")
 """
 
 
-@pytest.mark.parametrize("isa", ["baseline", "avx2", "avx512"])
+@EVERY_INSTRUCTION_SET
 def test_every_instruction_set(isa: str) -> None:
-    """Gradients of whole maps, bit for bit, from each; a fresh process, since the choice is made once."""
-    done = subprocess.run(
-        [sys.executable, "-c", CHECK, isa, str(Path(__file__).parent)],
-        env={**os.environ, "DTK_CPU_ISA": isa},
-        capture_output=True,
-        text=True,
-    )
-    if done.stderr.strip() == "absent":
-        pytest.skip(f"this machine does not run {isa}")
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout == "done\n"
+    """Gradients of whole maps, bit for bit, from each."""
+    with_instruction_set(isa, CHECK)

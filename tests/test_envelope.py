@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import itertools
-import os
-import subprocess
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from conftest import Backend, numpy
+from conftest import EVERY_INSTRUCTION_SET, Backend, numpy, with_instruction_set
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -592,10 +588,7 @@ def test_arguments_are_checked() -> None:
 
 
 CHECK = """
-import sys, torch, dtkernels as dtk
-from dtkernels._C import cpu_instruction_set
-if cpu_instruction_set() != sys.argv[1] and sys.argv[1] != "baseline": sys.exit("absent")
-sys.path.insert(0, sys.argv[2])
+import torch, dtkernels as dtk
 from test_envelope import functions
 for shape in ((131,), (40, 37), (18, 20, 35)):
     for name, f in functions(shape, 9).items():
@@ -604,20 +597,10 @@ for shape in ((131,), (40, 37), (18, 20, 35)):
             a, b = (dtk.envelope(x, return_index=True, backend=n) for n in ("cpu", "reference"))
             assert torch.equal(a[0], b[0]) and torch.equal(a[1], b[1]), (name, shape, dtype)
             assert torch.equal(dtk.envelope(x, backend="cpu"), a[0])
-print("done")
 """
 
 
-@pytest.mark.parametrize("isa", ["baseline", "avx2", "avx512"])
+@EVERY_INSTRUCTION_SET
 def test_every_instruction_set(isa: str) -> None:
-    """The same bits from each; a fresh process, since the choice is made once."""
-    done = subprocess.run(
-        [sys.executable, "-c", CHECK, isa, str(Path(__file__).parent)],
-        env={**os.environ, "DTK_CPU_ISA": isa},
-        capture_output=True,
-        text=True,
-    )
-    if done.stderr.strip() == "absent":
-        pytest.skip(f"this machine does not run {isa}")
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout == "done\n"
+    """The same bits from each."""
+    with_instruction_set(isa, CHECK)
