@@ -1,7 +1,9 @@
 """What the CUDA path costs without a GPU: bytes per voxel from the launch plan, work from the emulator.
 
 ``python -m bench.model [--side 64] [--solver strips] [--apart]`` prints, for every benchmark mask, the global
-memory traffic, the counted work per voxel and what both predict for 16 x 128^3 on an H200. The instructions
+memory traffic, the counted work per voxel and what both predict for 16 x 128^3 on an H200; with ``--traffic`` the
+counted accesses instead: bytes that memory moves, sectors, wavefronts of shared memory, and the lines of the
+kernels that take most of them. The instructions
 that a unit of work takes are read off the disassembly for sm_90 (``INSTRUCTIONS``, signed int32); a prediction
 is no measurement. ``tests/test_kernel_budgets.py`` holds the counts to written budgets.
 """
@@ -26,6 +28,9 @@ BYTES_PER_SECOND = 4.3e12  # copy bandwidth of an H200, measured
 # 132 multiprocessors of four schedulers, one instruction for 32 lanes each per clock, and the share of slots
 # that kernels with barriers have been seen to fill.
 LANES_PER_SECOND = 132 * 4 * 32 * 1.755e9 * 0.7
+
+# Wavefronts of shared memory: one per clock of a multiprocessor.
+WAVEFRONTS_PER_SECOND = 132 * 1.755e9
 
 # Instructions of a lane (sm_90, signed int32): per voxel of an image, then per counted unit.
 INSTRUCTIONS = {
@@ -107,6 +112,19 @@ def count(
     return {**work, "launches": launches, "barriers": barriers}
 
 
+def traffic(
+    library: Any, kind: str, side: int, signed: bool, fused: bool, solver: str | None = None
+) -> dict[str, dict[str, Any]]:
+    """Statistics by kernel of one mask of ``side``^3, of a library built in mode "traffic"."""
+    import emulated
+
+    library.reset_statistics()
+    options = emulated.Options(signed=signed, fused=fused, solver=solver)
+    mask = masks.make(kind, (side, side, side))
+    emulated.transform(library, emulated.aligned(emulated.as_image(mask)), 3, options)
+    return dict(library.statistics())
+
+
 def instructions(work: dict[str, float]) -> float:
     """Instructions of a lane per voxel."""
     if any(work[k] for k in COUNTED):
@@ -127,9 +145,14 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=64)
     parser.add_argument("--solver", choices=(*plans.SOLVERS, "packed", "split"))
     parser.add_argument("--apart", action="store_true", help="a kernel for each axis")
+    parser.add_argument("--traffic", metavar="MASK", choices=masks.KINDS, help="count the accesses of this mask")
+    parser.add_argument("--lines", type=int, default=8, help="of each kernel, with --traffic")
     arguments = parser.parse_args()
     import emulated
 
+    if arguments.traffic:
+        print_traffic(arguments)
+        return
     library = emulated.Library()
     problem = emulated.problems.Problem(
         emulated.problems.Image(
@@ -157,6 +180,28 @@ def main() -> None:
                 f"| {kind}, {'signed' if signed else 'unsigned'} | {counted} | {np.ceil(work['barriers']):.0f} | "
                 f"{work['launches']:.0f} | {memory:.0f} | {instructions:.0f} |"
             )
+
+
+def print_traffic(arguments: argparse.Namespace) -> None:
+    """Per voxel; times for 16 x 128^3."""
+    import emulated
+    from emulator.traffic import Traffic, places
+
+    path = emulated.built("traffic").path
+    voxels = arguments.side**3
+    found = traffic(
+        emulated.Library(path), arguments.traffic, arguments.side, True, not arguments.apart, arguments.solver
+    )
+    for kernel, statistics in found.items():
+        sums = Traffic.of(statistics)
+        shared = VOXELS * sums.shared_wavefronts / voxels / WAVEFRONTS_PER_SECOND * 1e6
+        print(
+            f"{kernel}, signed {arguments.traffic} {arguments.side}^3, per voxel; {shared:.0f} us of shared memory"
+        )
+        print("  " + ", ".join(f"{name} {count / voxels:.4f}" for name, count in sums._asdict().items()))
+        for place in places(path, statistics)[: arguments.lines]:
+            conflicts = place.units / place.requests
+            print(f"  {place.line:>20} {place.memory:>6} {place.units / voxels:.4f}, {conflicts:.2f} a request")
 
 
 if __name__ == "__main__":

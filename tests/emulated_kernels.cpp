@@ -3,6 +3,7 @@
 #include <exception>
 
 #include "cuda/launch.h"
+#include "language.h"
 
 #define EXPORT extern "C" __attribute__((visibility("default")))
 
@@ -14,6 +15,7 @@ EXPORT size_t kernel_params_size(int i) { return dtk::cuda::kernels()[size_t(i)]
 EXPORT int kernel_launch(const char* name, const unsigned* grid, unsigned block, size_t shared,
                          const void* params, size_t params_size, char* message, size_t capacity) {
   try {
+    DTK_KERNEL_NAME(name);
     dtk::cuda::launch(dtk::cuda::kernel_index(name), grid, block, shared, params, params_size, 0, 0);
   } catch (const std::exception& error) {
     std::strncpy(message, error.what(), capacity - 1);

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import json
 import os
 import pathlib
 import re
@@ -29,7 +30,8 @@ def _load(name: str) -> types.ModuleType:
 
 
 build = _load("build")
-MODES = build.MODES
+traffic = _load("traffic")
+MODES = ("plain", "address", "thread")  # what finds bugs
 
 
 class Found(NamedTuple):
@@ -250,6 +252,75 @@ def test_inside_python(mode: str, overrun: int, race: int) -> None:
     output = done.stdout + done.stderr
     assert diagnosis(output) == expected, output
     assert done.returncode == (66 if "Sanitizer" in output else 0), output
+
+
+COUNTED = """
+import ctypes, json, sys
+sys.path.insert(0, sys.argv[1])
+import numpy as np
+from control import Emulator
+
+library = ctypes.CDLL(sys.argv[2])
+library.run.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_int, ctypes.c_int, ctypes.c_int]
+library.run.restype = ctypes.c_char_p
+memory = np.zeros(2048, np.float32)
+start = -(memory.ctypes.data // 4) % 64
+assert library.run(int(sys.argv[3]), memory[start:].ctypes.data, *map(int, sys.argv[4:])) is None
+print(json.dumps(Emulator(sys.argv[2]).statistics()))
+"""
+
+
+@functools.cache
+def counted(kernel: int, stride: int, shift: int, times: int) -> tuple[Any, list[Any]]:
+    if reason := build.missing("traffic"):
+        pytest.skip(reason)
+    built = build.library("patterns", [HERE / "patterns.cu"], "traffic")
+    numbers = [str(x) for x in (kernel, stride, shift, times)]
+    done = run(built, [sys.executable, "-c", COUNTED, str(HERE), str(built.path), *numbers])
+    assert done.returncode == 0, done.stderr
+    (statistics,) = json.loads(done.stdout).values()
+    return traffic.Traffic.of(statistics), traffic.places(built.path, statistics)
+
+
+@pytest.mark.parametrize(
+    ("stride", "shift", "wavefronts"),
+    [(1, 0, 1), (0, 5, 1), (2, 1, 2), (8, 0, 8), (16, 0, 16), (32, 3, 32), (33, 0, 1)],
+)
+def test_wavefronts_of_shared_memory(stride: int, shift: int, wavefronts: int) -> None:
+    """Lanes meet a bank when their words differ by a multiple of 32; those of one word share it."""
+    once, _ = counted(0, stride, shift, 1)
+    # The loop has four rounds, of 32, 24, 16 and 8 lanes: those of lane numbers 0 to 3, 1 to 3, 2 and 3, 3 by 4.
+    conflicts = [
+        max(
+            len(
+                {
+                    lane * stride + shift
+                    for lane in range(32)
+                    if lane % 4 >= r and (lane * stride + shift) % 32 == bank
+                }
+            )
+            for bank in range(32)
+        )
+        for r in range(4)
+    ]
+    assert conflicts[0] == wavefronts
+    assert (once.shared_requests, once.shared_wavefronts) == (1 + 4, 1 + sum(conflicts))
+
+
+def test_pairs_take_two_wavefronts() -> None:
+    """A warp stores 256 bytes whole; it reads back every other word, which share banks two by two."""
+    found, places = counted(1, 0, 0, 0)
+    assert (found.shared_requests, found.shared_wavefronts) == (2, 2 + 2)
+    assert (found.write_requests, found.write_sectors, found.memory_written) == (1, 4, 128)
+    if places[0].line != "?":
+        assert all(re.fullmatch(r"(patterns\.cu|language\.h):\d+", place.line) for place in places)
+
+
+@pytest.mark.parametrize(("stride", "shift", "sectors"), [(1, 0, 4), (1, 2, 5), (2, 0, 8), (8, 0, 32), (0, 0, 1)])
+def test_sectors_of_global_memory(stride: int, shift: int, sectors: int) -> None:
+    found, _ = counted(2, stride, shift, 0)
+    assert (found.read_requests, found.read_sectors, found.memory_read) == (1, sectors, 32 * sectors)
+    assert (found.write_requests, found.write_sectors, found.memory_written) == (1, sectors, 32 * sectors)
 
 
 def test_seed_decides_the_order() -> None:

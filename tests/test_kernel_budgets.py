@@ -1,4 +1,4 @@
-"""Budgets without a GPU: registers, spills and shared memory by the compiler; bytes and counted work by the model.
+"""Budgets without a GPU: registers, spills and shared memory by the compiler; work and accesses by the emulator.
 
 ``DTK_TEST_ARCHITECTURES="75 80 90"`` compiles for more architectures than the one whose registers are budgeted.
 """
@@ -19,7 +19,9 @@ ROOT = Path(__file__).parent.parent
 NVCC = shutil.which("nvcc")
 sys.path.insert(0, str(ROOT))
 
-from emulated import H200, Library  # noqa: E402
+from emulated import H200, Library, built  # noqa: E402
+from emulator import build  # noqa: E402
+from emulator.traffic import SECTOR, Traffic  # noqa: E402
 from test_plan import problem  # noqa: E402
 
 from bench import masks, model  # noqa: E402
@@ -110,6 +112,26 @@ def test_packed_slices_are_below_the_required_time(library: Library) -> None:
     for kind in ("organ", "ellipsoids", "noise"):
         work = model.count(library, kind, 64, True, True, "packed")
         assert max(model.microseconds(work, BYTES["packed"])) <= required, kind
+
+
+# Of a voxel at 64^3, signed, over all benchmark masks. Sectors: what the caches are asked for, in bytes.
+SECTORS = {"packed": 7.4, "strips": 7.9, "apart": 12.6}
+WAVEFRONTS = {"packed": 0.9, "strips": 1.45, "apart": 1.4}
+
+
+@pytest.mark.parametrize("way", LAUNCHES)
+def test_counted_traffic(way: str) -> None:
+    """Memory moves what the model says, to the byte; requests leave few holes, banks few conflicts."""
+    if reason := build.missing("traffic"):
+        pytest.skip(reason)
+    counted = Library(built("traffic").path)
+    voxels = 64**3
+    for kind in masks.KINDS:
+        kernels = model.traffic(counted, kind, 64, True, way != "apart", None if way == "apart" else way).values()
+        sums = [Traffic.of(statistics) for statistics in kernels]
+        assert sum(t.memory_read + t.memory_written for t in sums) == pytest.approx(BYTES[way] * voxels, abs=512)
+        assert sum(t.read_sectors + t.write_sectors for t in sums) * SECTOR <= SECTORS[way] * voxels, kind
+        assert sum(t.shared_wavefronts for t in sums) <= WAVEFRONTS[way] * voxels, kind
 
 
 @pytest.mark.parametrize("way", LAUNCHES)

@@ -1,4 +1,4 @@
-"""Compiles CUDA sources for the emulator, plain or under a sanitizer.
+"""Compiles CUDA sources for the emulator: plain, under a sanitizer, or so that accesses are counted.
 
     built = build.module("_C_emulated", sources=["csrc/cuda/launch.cu", "csrc/module.cpp"], mode="thread")
     subprocess.run([sys.executable, "-c", script], env={**os.environ, **built.environment})
@@ -24,7 +24,7 @@ from collections.abc import Iterator, Sequence
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 BUILD = ROOT / "build" / "emulator"
-MODES = ("plain", "address", "thread")
+MODES = ("plain", "address", "thread", "traffic")
 
 PathLike = str | os.PathLike[str]
 
@@ -46,12 +46,15 @@ _SANITIZE = {
     # -fno-sanitize=vptr: pybind11 has nothing to gain from it, and it needs run-time type information.
     "address": ["-O1", "-fsanitize=address,undefined", "-fno-sanitize=vptr", "-fno-sanitize-recover=undefined"],
     "thread": ["-O1", "-fsanitize=thread"],
+    # A call before every access, answered by runtime/traffic.cpp.
+    "traffic": ["-O1", "-fsanitize=thread", "-fno-tree-sra"],
 }
 # The runtime is never instrumented, and must not call functions that sanitizers intercept.
 _RUNTIME = {
     "plain": [],
     "address": ["-DDTK_EMULATOR_ADDRESS"],
     "thread": ["-DDTK_EMULATOR_THREAD"],
+    "traffic": ["-DDTK_EMULATOR_TRAFFIC"],
 }
 _RUNTIME_FLAGS = ["-O2", "-fno-builtin", "-fno-tree-loop-distribute-patterns"]
 RUNTIME_SOURCES = sorted(HERE.glob("runtime/*.cpp"))
@@ -74,7 +77,7 @@ def missing(mode: str) -> str | None:
     """Why code of `mode` cannot be built here, or None."""
     if compiler() is None:
         return "no C++ compiler"
-    needed = {"plain": [], "address": ["libasan.so", "libubsan.so"], "thread": ["libtsan.so"]}[mode]
+    needed = {"address": ["libasan.so", "libubsan.so"], "thread": ["libtsan.so"]}.get(mode, [])
     absent = [name for name in needed if not _library(name).is_absolute() or not _library(name).exists()]
     return f"the compiler lacks {', '.join(absent)}" if absent else None
 
@@ -93,8 +96,8 @@ def environment(mode: str, preload: bool = True) -> dict[str, str]:
     elif mode == "thread":
         # TSan would sleep for a second at exit, for threads that might still race.
         variables["TSAN_OPTIONS"] = "exitcode=66:halt_on_error=0:report_signal_unsafe=0:atexit_sleep_ms=0"
-    if mode != "plain" and preload:
-        libraries = {"address": ["libasan.so", "libstdc++.so"], "thread": ["libtsan.so"]}[mode]
+    libraries = {"address": ["libasan.so", "libstdc++.so"], "thread": ["libtsan.so"]}.get(mode)
+    if libraries and preload:
         variables["LD_PRELOAD"] = ":".join(str(_library(name)) for name in libraries)
         variables["PYTHONMALLOC"] = "malloc"  # pymalloc's arenas would hide overruns between its blocks
         variables["OPENBLAS_NUM_THREADS"] = "1"  # no threads that the sanitizer would have to follow
@@ -175,7 +178,7 @@ def _build(
             target.parent.mkdir(parents=True, exist_ok=True)
             # Named apart until complete, so that an interrupted link leaves nothing that looks finished.
             partial = target.with_name(target.name + ".partial")
-            sanitize = [f for f in _SANITIZE[mode] if "sanitize" in f]
+            sanitize = [f for f in _SANITIZE[mode] if "sanitize" in f and mode != "traffic"]
             _run([cxx, *sanitize, *link, "-o", str(partial), *map(str, objects), "-ldl", "-pthread"])
             partial.replace(target)
     return Built(target, environment(mode, preload))

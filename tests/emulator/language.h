@@ -17,15 +17,28 @@
 #define __shared__ static_assert(false, "use DTK_SHARED or DTK_DYNAMIC_SHARED");
 
 // Vector types with CUDA's alignments: a float4 load from an address that is not a multiple of 16 is an
-// error on the device, and under UBSan here.
-#define DTK_EMULATOR_VECTOR(name, T, bytes)                                  \
-  struct alignas(sizeof(T)) name##1 { T x; };                                \
-  struct alignas(2 * bytes) name##2 { T x, y; };                             \
-  struct name##3 { T x, y, z; };                                             \
-  struct alignas(4 * bytes > 16 ? 16 : 4 * bytes) name##4 { T x, y, z, w; }; \
-  inline name##1 make_##name##1(T x) { return {x}; }                         \
-  inline name##2 make_##name##2(T x, T y) { return {x, y}; }                 \
-  inline name##3 make_##name##3(T x, T y, T z) { return {x, y, z}; }         \
+// error on the device, and under UBSan here. Pairs and fours are stored as a whole.
+#define DTK_EMULATOR_WHOLE(name)                  \
+  name() = default;                               \
+  name(const name&) = default;                    \
+  name& operator=(const name& value) {            \
+    __builtin_memcpy(this, &value, sizeof *this); \
+    return *this;                                 \
+  }
+#define DTK_EMULATOR_VECTOR(name, T, bytes)                          \
+  struct alignas(sizeof(T)) name##1 { T x; };                        \
+  struct alignas(2 * bytes) name##2 {                                \
+    T x, y;                                                          \
+    DTK_EMULATOR_WHOLE(name##2)                                      \
+  };                                                                 \
+  struct name##3 { T x, y, z; };                                     \
+  struct alignas(4 * bytes > 16 ? 16 : 4 * bytes) name##4 {          \
+    T x, y, z, w;                                                    \
+    DTK_EMULATOR_WHOLE(name##4)                                      \
+  };                                                                 \
+  inline name##1 make_##name##1(T x) { return {x}; }                 \
+  inline name##2 make_##name##2(T x, T y) { return {x, y}; }         \
+  inline name##3 make_##name##3(T x, T y, T z) { return {x, y, z}; } \
   inline name##4 make_##name##4(T x, T y, T z, T w) { return {x, y, z, w}; }
 DTK_EMULATOR_VECTOR(char, signed char, 1)
 DTK_EMULATOR_VECTOR(uchar, unsigned char, 1)
@@ -38,6 +51,7 @@ DTK_EMULATOR_VECTOR(longlong, long long, 8)
 DTK_EMULATOR_VECTOR(ulonglong, unsigned long long, 8)
 DTK_EMULATOR_VECTOR(double, double, 8)
 #undef DTK_EMULATOR_VECTOR
+#undef DTK_EMULATOR_WHOLE
 
 struct dim3 {
   unsigned x, y, z;

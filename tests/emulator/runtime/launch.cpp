@@ -12,6 +12,7 @@
 
 #include "errors.h"
 #include "machine.h"
+#include "traffic.h"
 
 namespace dtk_emulator {
 namespace {
@@ -253,6 +254,7 @@ cudaError_t launch(const cudaLaunchConfig_t& config, const void* kernel, void (*
   machine.done = nullptr;
   machine.idle = machine.switches = machine.barriers = machine.collectives = machine.atomics = 0;
   cudaError_t error = cudaSuccess;
+  traffic::begin();
   inside_launch = true;
   const std::string text = run(name, error);
   inside_launch = false;
@@ -283,6 +285,7 @@ cudaError_t launch(const cudaLaunchConfig_t& config, const void* kernel, void (*
       statistics_of.counters[machine.counter_names[i]] += machine.counter_values[i];
     machine.counter_values[i] = 0;
   }
+  traffic::end(statistics_of);
   return error == cudaSuccess ? cudaSuccess : report(error, text);
 }
 

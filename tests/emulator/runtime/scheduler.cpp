@@ -1,5 +1,6 @@
 // Which CUDA thread runs next, and how it gets its stack.
 #include "machine.h"
+#include "traffic.h"
 
 uint3 threadIdx, blockIdx;
 dim3 blockDim, gridDim;
@@ -39,6 +40,7 @@ Thread* finish(Thread* self) {
   warp.finished |= 1u << self->lane;
   machine.idle = 0;
   if (!--block.alive) {
+    traffic::met(block);
     machine.done = &block;
     return nullptr;
   }

@@ -44,9 +44,9 @@ std::string to_json() {
     if (r.size() > 1) r += ", ";
     r += quoted(kernel) + ": {";
     const std::pair<const char*, uint64_t> fields[] = {
-        {"launches", s.launches}, {"blocks", s.blocks},     {"threads", s.threads},
-        {"switches", s.switches}, {"barriers", s.barriers}, {"collectives", s.collectives},
-        {"atomics", s.atomics},
+        {"launches", s.launches}, {"blocks", s.blocks},           {"threads", s.threads},
+        {"switches", s.switches}, {"barriers", s.barriers},       {"collectives", s.collectives},
+        {"atomics", s.atomics},   {"memory_read", s.memory_read}, {"memory_written", s.memory_written},
     };
     for (const auto& [name, value] : fields) r += quoted(name) + ": " + std::to_string(value) + ", ";
     r += "\"counters\": {";
@@ -55,7 +55,15 @@ std::string to_json() {
       r += separator + quoted(name) + ": " + std::to_string(value);
       separator = ", ";
     }
-    r += "}}";
+    r += "}, \"accesses\": [";
+    separator = "";
+    for (const auto& [place, cost] : s.accesses) {
+      const char* memory[] = {"shared", "read", "write"};
+      r += separator + ("[" + std::to_string(place.offset)) + ", " + quoted(memory[int(place.memory)]) +
+           ", " + std::to_string(cost.requests) + ", " + std::to_string(cost.units) + "]";
+      separator = ", ";
+    }
+    r += "]}";
   }
   return r + "}";
 }

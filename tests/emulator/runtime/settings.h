@@ -22,9 +22,30 @@ struct Settings {
 };
 Settings& settings();
 
+namespace traffic {
+
+enum class Memory : uint8_t { shared, read, write };
+
+struct Place {
+  uintptr_t offset;  // of an instruction within the library
+  Memory memory;
+  bool operator<(const Place& other) const {
+    return offset != other.offset ? offset < other.offset : memory < other.memory;
+  }
+};
+
+struct Cost {
+  uint64_t requests = 0, units = 0;  // of warps; wavefronts of shared memory, sectors of global memory
+};
+
+}  // namespace traffic
+
 struct Statistics {
   uint64_t launches = 0, blocks = 0, threads = 0, switches = 0, barriers = 0, collectives = 0, atomics = 0;
   std::map<std::string, uint64_t> counters;  // DTK_COUNT
+  // In a build of mode "traffic": by instruction, and bytes of the different sectors that launches touched.
+  std::map<traffic::Place, traffic::Cost> accesses;
+  uint64_t memory_read = 0, memory_written = 0;
 };
 std::map<std::string, Statistics>& statistics();  // by kernel
 
@@ -38,7 +59,8 @@ extern "C" {
 __attribute__((visibility("default"))) int dtk_emulator_set(const char* setting, int64_t value);
 // Writes the value and returns 0, or -1 if there is no such setting.
 __attribute__((visibility("default"))) int dtk_emulator_get(const char* setting, int64_t* value);
-// Writes the statistics as JSON, {"kernel": {"launches": 1, ..., "counters": {"name": 1}}}, cut at `capacity`
+// Writes the statistics as JSON, {"kernel": {"launches": 1, ..., "counters": {"name": 1}, "accesses":
+// [[offset, "shared", requests, units]]}}, cut at `capacity`
 // bytes and always terminated; returns the length of the whole text.
 __attribute__((visibility("default"))) size_t dtk_emulator_statistics(char* json, size_t capacity);
 __attribute__((visibility("default"))) void dtk_emulator_reset_statistics(void);

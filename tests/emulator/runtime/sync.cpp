@@ -1,5 +1,6 @@
 // Barriers, warp collectives, atomics and fences, and what each of them orders.
 #include "machine.h"
+#include "traffic.h"
 
 namespace dtk_emulator {
 
@@ -12,6 +13,7 @@ bool same_place(const Location& a, const Location& b) {
 }
 
 void open_barrier(Block& block, Thread* except) {
+  traffic::met(block);
   for (size_t i = 0; i < machine.block_threads; ++i) {
     Thread& t = block.threads[i];
     if (t.state != State::at_barrier) continue;
