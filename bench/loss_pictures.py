@@ -67,6 +67,15 @@ def push(
     return sign * x.grad[0, 0]
 
 
+def push_of_contours(mask: Tensor, spacing: tuple[float, float]) -> Tensor:
+    """(H, W): the same for the region term of active contours, of the object's logit beside the background's."""
+    x = torch.logit(probability(mask))
+    both = torch.cat([torch.zeros_like(x), x], 1).requires_grad_()
+    losses.RegionWiseLoss(softmax=True, convention="ac")(both, torch.cat([1 - mask, mask], 1), spacing).backward()
+    assert both.grad is not None
+    return -both.grad[0, 1]
+
+
 def draw(name: str, arrow: Tensor, image: Tensor, mask: Tensor, spacing: tuple[float, float], out: Path) -> None:
     """One picture: the image with both contours, and the push."""
     limit = arrow.abs().max().item()
@@ -93,6 +102,7 @@ def main() -> None:
     image, mask, spacing = slice_of_a_case()
     pictures = {kind.__name__: push(kind, mask, spacing) for kind in KINDS}
     pictures["RegionWiseLoss-length"] = push(losses.RegionWiseLoss, mask, spacing, length=1.0)
+    pictures["RegionWiseLoss-ac"] = push_of_contours(mask, spacing)
     for name, arrow in pictures.items():
         draw(name, arrow, image, mask, spacing, out)
         print(out / f"{name}.png")

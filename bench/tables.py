@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "dtkernels" / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "dtkernels" / "docs").rglob("*.md"))]
 PATTERN = re.compile(r"(<!-- table: (\w+) (\S+) -->\n)(.*?)(<!-- end -->)", re.S)
 
 Record = dict[str, Any]

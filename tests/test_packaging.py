@@ -45,6 +45,7 @@ def test_contents(cpu_wheel: tuple[Path, str]) -> None:
         assert expected in names
     assert any(n.startswith("dtkernels/_C.") and n.endswith(".so") for n in names)
     assert not [n for n in names if n.split("/")[0] in ("bench", "tests", "csrc")]
+    assert not [n for n in names if n.startswith("dtkernels/docs")]
 
 
 def test_build_without_cuda_says_so(cpu_wheel: tuple[Path, str]) -> None:
