@@ -394,7 +394,7 @@ def test_surface_metrics_in_3d() -> None:
         ({"target": da.zeros((3, 3))}, ValueError, "target: expected the shape of pred"),
         ({"definition": "mona"}, ValueError, "definition: expected one of"),
         ({"percentiles": 101}, ValueError, "percentiles: expected numbers from 0 to 100"),
-        ({"definition": "deepmind", "connectivity": 2}, ValueError, "definition: expected another"),
+        ({"definition": "deepmind", "connectivity": 2}, ValueError, "connectivity: expected 1 with definition"),
     ],
 )
 def test_errors_of_metrics(options: dict[str, Any], error: type[Exception], message: str) -> None:

@@ -20,8 +20,8 @@ from dask.graph_manipulation import clone
 from .. import arguments
 from ..arguments import SpacingLike
 from ..compat import _arrays
-from ..metrics import dense, masks, packed, surface
-from ..metrics.definitions import DEFINITIONS, Definition
+from ..metrics import dense, packed, surface
+from ..metrics.definitions import Definition
 from ..metrics.moments import Moments
 from . import plan, transforms
 
@@ -78,13 +78,7 @@ def surface_metrics(
     >>> dtkernels.dask.surface_metrics(da.roll(target, 2), target).compute()["hd"]
     tensor(2.)
     """
-    masks.choice("definition", definition, DEFINITIONS)
-    if not isinstance(on_empty, (int, float)) or isinstance(on_empty, bool):
-        masks.choice("on_empty", on_empty, surface.EMPTY)
-    masks.choice("on_both_empty", on_both_empty, surface.BOTH_EMPTY)
     arguments.check_options(threshold=threshold, backend=backend)
-    q = masks.numbers_in("percentiles", percentiles, 100)
-    tau = masks.numbers_in("tolerances", tolerances, math.inf)
     pair = [
         transforms.image(x, spacing, spatial_dims, threshold, name)
         for name, x in (("pred", pred), ("target", target))
@@ -92,11 +86,8 @@ def surface_metrics(
     dims, lead = pair[0].dims, pred.shape[: pred.ndim - pair[0].dims]
     if target.shape != pred.shape:
         raise ValueError(f"target: expected the shape of pred, {pred.shape}, got {target.shape}")
-    rule = DEFINITIONS[definition]._replace(connectivity=arguments.check_connectivity(connectivity, dims))
-    if rule.subvoxel and (dims == 1 or connectivity != 1):
-        raise ValueError(
-            f"definition: expected another than {definition!r} in 1-D or with connectivity={connectivity}"
-        )
+    wanted = surface.asked(dims, definition, percentiles, tolerances, connectivity, on_empty, on_both_empty)
+    rule = wanted.rule
     passes = transforms.Passes(plan.directory(scratch), plan.bytes_of(block_bytes), backend)
     sizes = packed._sizes(list(pair[0].spacing), dims) if rule.subvoxel else None
 
@@ -109,7 +100,7 @@ def surface_metrics(
             found.append(_on_surface(clone(surfaces[here]), squares, dims))
     diagonal = math.hypot(*(n * s for n, s in zip(pair[0].sides, pair[0].spacing, strict=True)))
     report = dask.delayed(_report)
-    return report(found, sizes, rule, q, tau, tuple(lead), directed, on_empty, on_both_empty, diagonal)
+    return report(found, sizes, wanted, tuple(lead), directed, diagonal)
 
 
 def _surface(mask: da.Array, dims: int, rule: Definition) -> da.Array:
@@ -171,17 +162,14 @@ def _take(codes: Any, squares: Any, start: tuple[int, ...], batch: tuple[int, ..
 def _report(
     found: list[list[tuple[Any, Any, Any]]],
     sizes: Any,
-    rule: Definition,
-    q: tuple[float, ...],
-    tau: tuple[float, ...],
+    wanted: surface.Asked,
     lead: tuple[int, ...],
     directed: bool,
-    on_empty: str | float,
-    on_both_empty: str,
     diagonal: float,
 ) -> surface.SurfaceMetrics:
     images = math.prod(lead)
-    pooled = rule.pooled_percentile and not directed
+    q, tau = wanted.percentiles, wanted.tolerances
+    pooled = wanted.rule.pooled_percentile and not directed
     total, first, second, maximum = (np.zeros((2, 1, images)) for _ in range(4))
     within = np.zeros((len(tau), 2, 1, images))
     ranked = np.zeros((len(q), 1 if pooled else 2, 1, images))
@@ -203,5 +191,4 @@ def _report(
         first[each], second[each], maximum[each] = packed.sums(elements)
         ranked[:, :, 0, [k]] = packed.ranks(elements, pooled, q)
     sums = Moments(*map(torch.from_numpy, (total, first, second, maximum, within, ranked)))
-    measured = surface.measured(sums, rule, q, tau, lead, on_empty, on_both_empty, diagonal)
-    return surface.of_measured(measured, directed)
+    return surface.of_measured(surface.measured(sums, wanted, lead, diagonal), directed)

@@ -195,14 +195,14 @@ def of_measured(found: Measured, directed: bool) -> SurfaceMetrics:
         hd=length(sums.maximum[0] if directed else sums.maximum.amax(0)),
         hd_percentiles=length(sums.percentiles[:, 0] if directed else sums.percentiles.amax(1)),
         asd=length(means[0]),
-        assd=length(sums.first.sum(0) / sums.total.sum(0) if found.rule.pooled_mean else means.mean(0)),
+        assd=length(sums.first.sum(0) / sums.total.sum(0) if found.asked.rule.pooled_mean else means.mean(0)),
         msd=length(sums.maximum.amax(0)),
         rmsd=length((sums.second.sum(0) / sums.total.sum(0)).sqrt()),
         nsd=found.nsd(directed),
         pred_empty=found.empty(0),
         target_empty=found.empty(1),
-        percentiles=found.percentiles,
-        tolerances=found.tolerances,
+        percentiles=found.asked.percentiles,
+        tolerances=found.asked.tolerances,
     )
 
 
@@ -242,16 +242,47 @@ def shares_within(
     return Shares(found.nsd(directed), found.empty(0), found.empty(1))
 
 
+class Asked(NamedTuple):
+    """What to measure, checked."""
+
+    rule: Definition
+    percentiles: tuple[float, ...]
+    tolerances: tuple[float, ...]
+    on_empty: str | float
+    perfect: bool  # whether two empty masks are as good as can be
+
+
+def asked(
+    dims: int,
+    definition: str,
+    percentiles: float | Sequence[float],
+    tolerances: float | Sequence[float],
+    connectivity: int,
+    on_empty: str | float,
+    on_both_empty: str,
+) -> Asked:
+    """Check arguments of :func:`surface_metrics`."""
+    masks.choice("definition", definition, DEFINITIONS)
+    if not isinstance(on_empty, (int, float)) or isinstance(on_empty, bool):
+        masks.choice("on_empty", on_empty, EMPTY)
+    masks.choice("on_both_empty", on_both_empty, BOTH_EMPTY)
+    q = masks.numbers_in("percentiles", percentiles, 100)
+    tau = masks.numbers_in("tolerances", tolerances, math.inf)
+    rule = DEFINITIONS[definition]._replace(connectivity=arguments.check_connectivity(connectivity, dims))
+    if rule.subvoxel and dims == 1:
+        raise ValueError(f"spatial_dims: expected 2 or 3 with definition={definition!r}, got 1")
+    if rule.subvoxel and connectivity != 1:
+        raise ValueError(f"connectivity: expected 1 with definition={definition!r}, got {connectivity}")
+    return Asked(rule, q, tau, on_empty, on_both_empty == "perfect")
+
+
 class Measured(NamedTuple):
     """Moments, and what becomes of pairs without a surface."""
 
     sums: Moments
-    rule: Definition
-    percentiles: tuple[float, ...]
-    tolerances: tuple[float, ...]
+    asked: Asked
     lead: tuple[int, ...]
     missing: float | Tensor  # distance where one of the masks is empty
-    perfect: bool  # whether two empty masks are as good as can be
     one: Tensor  # (B, K): just one of the masks is empty
     none: Tensor  # (B, K): both are
 
@@ -262,7 +293,7 @@ class Measured(NamedTuple):
     def length(self, value: Tensor) -> Tensor:
         """A distance (..., B, K) in the shape of the batch."""
         # masked_fill, not where: a number given to where is copied to a GPU with a synchronisation
-        value = value.masked_fill(self.none, 0.0 if self.perfect else math.nan)
+        value = value.masked_fill(self.none, 0.0 if self.asked.perfect else math.nan)
         if isinstance(self.missing, Tensor):
             value = torch.where(self.one, self.missing, value)
         else:
@@ -273,7 +304,7 @@ class Measured(NamedTuple):
         """Share of the surfaces within each tolerance, (tolerances, ...) in the shape of the batch."""
         total, within = self.sums.total, self.sums.within
         value = within[:, 0] / total[0] if directed else within.sum(1) / total.sum(0)
-        value = value.masked_fill(self.none, 1.0 if self.perfect else math.nan).masked_fill(self.one, 0.0)
+        value = value.masked_fill(self.none, 1.0 if self.asked.perfect else math.nan).masked_fill(self.one, 0.0)
         return value.float().reshape((*value.shape[:-2], *self.lead))
 
 
@@ -296,54 +327,33 @@ def _measure(
     shares_only: bool = False,
 ) -> Measured:
     """Check the arguments, and sum up what all metrics follow from."""
-    masks.choice("definition", definition, DEFINITIONS)
-    if not isinstance(on_empty, (int, float)) or isinstance(on_empty, bool):
-        masks.choice("on_empty", on_empty, EMPTY)
-    masks.choice("on_both_empty", on_both_empty, BOTH_EMPTY)
     masks.choice("distance", distance, distances.NAMES)
-    q = masks.numbers_in("percentiles", percentiles, 100)
-    tau = masks.numbers_in("tolerances", tolerances, math.inf)
     images = masks.pair(pred, target, spatial_dims, num_classes, include_background)
-    rule = DEFINITIONS[definition]._replace(connectivity=arguments.check_connectivity(connectivity, images.dims))
-    if rule.subvoxel and images.dims == 1:
-        raise ValueError(
-            f"spatial_dims: expected 2 or 3 with definition={definition!r}, got 1 for pred of shape "
-            f"{tuple(pred.shape)}"
-        )
-    if rule.subvoxel and connectivity != 1:
-        raise ValueError(f"connectivity: expected 1 with definition={definition!r}, got {connectivity}")
+    wanted = asked(images.dims, definition, percentiles, tolerances, connectivity, on_empty, on_both_empty)
+    q, tau = wanted.percentiles, wanted.tolerances
     if distance != "euclidean" and spacing is not None:
         raise ValueError(
             f"spacing: expected None with distance={distance!r}, which counts voxels, got {spacing!r}"
         )
     rows = masks.host_or_rows(spacing, images)
-    pooled = rule.pooled_percentile and not directed
+    pooled = wanted.rule.pooled_percentile and not directed
     measure = packed.measure if pred.device.type == "cpu" else dense.measure
     limit = max(tau) if shares_only and tau and distance == "euclidean" and backend is None else None
-    sums = measure(images, rows, rule, pooled, q, tau, distances.by_name(distance, backend), limit)
+    sums = measure(images, rows, wanted.rule, pooled, q, tau, distances.by_name(distance, backend), limit)
     diagonal = _diagonal(images, rows) if on_empty == "diagonal" else 0.0
-    return measured(sums, rule, q, tau, images.lead, on_empty, on_both_empty, diagonal)
+    return measured(sums, wanted, images.lead, diagonal)
 
 
-def measured(
-    sums: Moments,
-    rule: Definition,
-    percentiles: tuple[float, ...],
-    tolerances: tuple[float, ...],
-    lead: tuple[int, ...],
-    on_empty: str | float,
-    on_both_empty: str,
-    diagonal: float | Tensor,
-) -> Measured:
+def measured(sums: Moments, wanted: Asked, lead: tuple[int, ...], diagonal: float | Tensor) -> Measured:
     """Moments of pairs, and which of them lack a surface."""
     present = sums.total > 0  # (2, B, K)
     missing: float | Tensor = math.inf
-    if on_empty == "error":
+    if wanted.on_empty == "error":
         _refuse_empty(present)
     else:
-        missing = diagonal if on_empty == "diagonal" else float(on_empty)
+        missing = diagonal if wanted.on_empty == "diagonal" else float(wanted.on_empty)
     one, none = present[0] ^ present[1], ~(present[0] | present[1])
-    return Measured(sums, rule, percentiles, tolerances, lead, missing, on_both_empty == "perfect", one, none)
+    return Measured(sums, wanted, lead, missing, one, none)
 
 
 def _refuse_empty(present: Tensor) -> None:
