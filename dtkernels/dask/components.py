@@ -90,7 +90,7 @@ def components(
     )
     blocks = mask.rechunk(chunks)
 
-    starts = [(0, *itertools.accumulate(c)) for c in chunks]
+    starts = [plan.starts(c) for c in chunks]
     parts = blocks.to_delayed(optimize_graph=False)
     seams = np.empty(parts.shape, object)
     for at in np.ndindex(parts.shape):

@@ -139,7 +139,7 @@ def _on_surface(surface: da.Array, squares: da.Array, dims: int) -> list[Any]:
     """Per block: which image its elements are of, their squared distances, and their codes."""
     parts = squares.to_delayed(optimize_graph=False)
     codes = surface.rechunk(squares.chunks).to_delayed(optimize_graph=False)
-    starts = [np.cumsum([0, *c])[:-1].tolist() for c in squares.chunks]
+    starts = [plan.starts(c) for c in squares.chunks]
     batch = squares.shape[: squares.ndim - dims]
     take = dask.delayed(_take)
     return [

@@ -7,6 +7,7 @@ along the latter, small enough for one task. Between two passes every block chan
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 import tempfile
@@ -73,6 +74,11 @@ def cut(n: int, size: int) -> tuple[int, ...]:
     return (size,) * (n // size) + ((n % size,) if n % size else ())
 
 
+def starts(sizes: Sequence[int]) -> tuple[int, ...]:
+    """Where each of the parts of an axis begins, and where the last one ends."""
+    return (0, *itertools.accumulate(sizes))
+
+
 def exchange(x: da.Array, chunks: Chunks, scratch: str | None, copy: int = 0) -> da.Array:
     """The array in other chunks: through files in the directory ``scratch`` if one is given.
 
@@ -88,7 +94,7 @@ def exchange(x: da.Array, chunks: Chunks, scratch: str | None, copy: int = 0) ->
         _read,
         written.any(),  # that all has been written: one number, which every block waits for
         folder,
-        tuple(_starts(c) for c in x.chunks),
+        tuple(map(starts, x.chunks)),
         copy,
         new_axis=tuple(range(x.ndim)),
         chunks=chunks,
@@ -96,10 +102,6 @@ def exchange(x: da.Array, chunks: Chunks, scratch: str | None, copy: int = 0) ->
         meta=x._meta,
         like=x._meta,
     )
-
-
-def _starts(sizes: Sequence[int]) -> tuple[int, ...]:
-    return (0, *np.cumsum(sizes).tolist())
 
 
 def _write(block: Any, folder: str, block_id: tuple[int, ...] | None = None) -> Any:

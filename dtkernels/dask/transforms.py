@@ -355,8 +355,8 @@ def _pieces(block: Any, whole: Sequence[int]) -> Iterator[tuple[slice, ...]]:
     if not isinstance(block, np.ndarray):
         yield (slice(None),) * block.ndim
         return
-    grain = [n if n < 64 else 64 for n in block.shape]
+    grain = [min(n, 64) for n in block.shape]
     chunks = plan.blocks(block.shape, whole, grain, _PIECE)
-    starts = [(0, *np.cumsum(c).tolist()) for c in chunks]
+    starts = [plan.starts(c) for c in chunks]
     for index in np.ndindex(*(len(c) for c in chunks)):
         yield tuple(slice(s[i], s[i + 1]) for s, i in zip(starts, index, strict=True))
