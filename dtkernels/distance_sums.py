@@ -234,6 +234,11 @@ def _composed(
     return sums, weight.mul_(-2)
 
 
+def over_space(per_class: Tensor, like: Tensor) -> Tensor:
+    """(B, C) with an axis of length 1 for each spatial one, to multiply maps with."""
+    return per_class[(..., *(None,) * (like.ndim - 2))]
+
+
 def error(p: Tensor, values: Tensor, first: int | None) -> Tensor:
     """``g - p`` in a single new tensor.
 
@@ -241,7 +246,7 @@ def error(p: Tensor, values: Tensor, first: int | None) -> Tensor:
     """
     if first is None:
         return values.to(p.dtype, copy=True).sub_(p)
-    names = torch.arange(first, first + p.shape[1], device=p.device)[(..., *(None,) * (p.ndim - 2))]
+    names = over_space(torch.arange(first, first + p.shape[1], device=p.device), p)
     named = torch.empty_like(p, memory_format=torch.contiguous_format).copy_(names)
     return named.eq_(values).sub_(p)
 
@@ -265,7 +270,7 @@ def backward_boundary(ctx: Any, grad: Tensor | None, _: Any) -> tuple[Tensor | N
     if grad is None:
         return None, None, None
     (gradient,) = ctx.saved_tensors
-    return gradient * grad[(..., *(None,) * (gradient.ndim - 2))], None, None
+    return gradient * over_space(grad, gradient), None, None
 
 
 def backward_hausdorff(ctx: Any, grad: Tensor | None, _: Any) -> tuple[Tensor | None, None, None]:

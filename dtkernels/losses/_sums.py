@@ -13,17 +13,12 @@ import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
-from ..distance_sums import error
+from ..distance_sums import error, over_space
 
 
 def spatial_axes(x: Tensor) -> tuple[int, ...]:
     """All axes of ``x`` but sample and class."""
     return tuple(range(2, x.ndim))
-
-
-def over_space(per_class: Tensor, like: Tensor) -> Tensor:
-    """(B, C) with an axis of length 1 for each spatial one, to multiply maps with."""
-    return per_class[(..., *(None,) * (like.ndim - 2))]
 
 
 def _times_(a: Tensor, b: Tensor) -> Tensor:

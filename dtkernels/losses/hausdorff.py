@@ -10,7 +10,8 @@ from torch import Tensor
 
 from ..arguments import SpacingLike
 from ..boundary_distances import inside_, to_boundary_
-from ._sums import WeightedSquaredError, over_space
+from ..distance_sums import over_space
+from ._sums import WeightedSquaredError
 from .segmentation import SegmentationLoss, Truth, check_choice, check_number
 
 
