@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -57,11 +58,16 @@ def load(entry: Entry) -> Inputs:
     return Inputs(images, header if entry.spacing == HEADER else entry.spacing, images.ndim - len(entry.batch))
 
 
-def _hippocampi(shape: tuple[int, ...], count: int) -> Iterator[tuple[NDArray[np.uint8], tuple[float, ...]]]:
+def hippocampi() -> list[tuple[Path, Path]]:
+    """Images and labels of the hippocampus set. Raises AbsentDataError where it is not here."""
     folder = data.find_hippocampus()
     if folder is None:
         raise AbsentDataError(f"no hippocampus under {data.data_home()}: dtk data hippocampus fetches it")
-    for _, label in data.decathlon_pairs(folder)[:count]:
+    return data.decathlon_pairs(folder)
+
+
+def _hippocampi(shape: tuple[int, ...], count: int) -> Iterator[tuple[NDArray[np.uint8], tuple[float, ...]]]:
+    for _, label in hippocampi()[:count]:
         voxels, spacing = data.read_volume(label)
         image = np.zeros(shape, np.uint8)
         low = [(n - min(n, m)) // 2 for n, m in zip(shape, voxels.shape, strict=True)]

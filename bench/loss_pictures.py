@@ -20,6 +20,8 @@ from torch import Tensor
 from dtkernels import data, losses
 from dtkernels.losses.segmentation import SegmentationLoss
 
+from . import inputs
+
 FIGURES = Path(__file__).resolve().parent.parent / "dtkernels" / "docs" / "figures"
 ON_MAPS = (losses.SDFProductLoss, losses.ShapeAwareLoss, losses.SignedDistanceRegressionLoss)
 KINDS: tuple[type[SegmentationLoss], ...] = tuple(getattr(losses, name) for name in losses.__all__)
@@ -27,10 +29,7 @@ KINDS: tuple[type[SegmentationLoss], ...] = tuple(getattr(losses, name) for name
 
 def slice_of_a_case() -> tuple[Tensor, Tensor, tuple[float, float]]:
     """Image and mask (1, 1, H, W) of the slice with the most foreground, and its spacing."""
-    folder = data.find_hippocampus()
-    if folder is None:
-        raise SystemExit("no hippocampus set: dtk data hippocampus, or DTK_DATA")
-    case = data.read_case(*data.decathlon_pairs(folder)[0])
+    case = data.read_case(*inputs.hippocampi()[0])
     mask = case.label > 0
     at = int(mask.sum((0, 1)).argmax())
     return case.image[None, None, :, :, at], mask[None, None, :, :, at].float(), case.spacing[:2]

@@ -24,17 +24,16 @@ import dtkernels as dtk
 from dtkernels import data
 from dtkernels.formula import formula
 
+from . import inputs
+
 PATH = Path(__file__).parent.parent / "dtkernels" / "docs" / "figures" / "maps.png"
 COLUMNS = 7
 
 
 def real_slice() -> tuple[np.ndarray, tuple[float, float]]:
     """Foreground of the slice and its spacing."""
-    folder = data.find_hippocampus()
-    if folder is None:
-        raise SystemExit(f"no hippocampus volumes under {data.data_home()}; dtk data hippocampus fetches them")
     best, spacing = None, (1.0, 1.0)
-    for _, path in data.decathlon_pairs(folder)[:40]:
+    for _, path in inputs.hippocampi()[:40]:
         labels, (_, *inner) = data.read_volume(path)
         for part in labels == 1:
             rank = (ndimage.label(part, np.ones((3, 3)))[1], int(part.sum()))

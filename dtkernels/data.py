@@ -203,7 +203,7 @@ def load_mni152(*, resolution: int = 2, patch: tuple[int, int, int] = (32, 32, 3
     Raises:
         MissingDependencyError: nilearn is not installed.
     """
-    datasets = require("nilearn.datasets", "the MNI152 template")
+    datasets = require("nilearn.datasets", "the MNI152 template", extra="demo")
     template = datasets.load_mni152_template(resolution=resolution)
     # One closing instead of two, at probability one half: the masks then hardly overlap (white wins).
     masks = [
@@ -268,7 +268,7 @@ def download_hippocampus(
     present = find_hippocampus(root)
     if present is not None:
         return present
-    apps = require("monai.apps", "downloading the hippocampus data")
+    apps = require("monai.apps", "downloading the hippocampus data", extra="demo")
     address, digest = apps.DecathlonDataset.resource[TASK], apps.DecathlonDataset.md5[TASK]
     archive = root / f"{TASK}.tar"
     remedy = (

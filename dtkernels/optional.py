@@ -10,10 +10,10 @@ class MissingDependencyError(ImportError):
     """A package that this needs is not installed; the message says which extra brings it."""
 
 
-def require(module: str, purpose: str, extra: str = "demo") -> Any:
+def require(module: str, purpose: str, extra: str) -> Any:
     """Import an optional package, or say which extra of dtkernels installs it.
 
-    >>> require("json", "reading settings").dumps(1)
+    >>> require("json", "reading settings", extra="cli").dumps(1)
     '1'
     """
     try:

@@ -138,7 +138,7 @@ def test_a_missing_package_names_the_extra() -> None:
     with pytest.raises(
         MissingDependencyError, match=r"opening needs no_such_package.*pip install 'dtkernels\[demo\]'"
     ):
-        require("no_such_package.module", "opening")
+        require("no_such_package.module", "opening", extra="demo")
 
 
 @pytest.mark.skipif(

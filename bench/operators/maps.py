@@ -20,6 +20,10 @@ from ..entries import Entry
 from .job import Job, difference
 from .transform import tensor
 
+sys.path.append(str(Path(__file__).parents[2] / "tests"))
+
+import maps_oracle
+
 
 def _half(mask: NDArray[np.bool_], spacing: Sequence[float]) -> NDArray[np.float64]:
     """What SciPy's users would write; the oracle of the tests compares all pairs of voxels."""
@@ -34,9 +38,6 @@ def _half(mask: NDArray[np.bool_], spacing: Sequence[float]) -> NDArray[np.float
 
 def _recipe(name: str, equal: bool) -> Callable[..., Any]:
     """What the code of the paper does, SciPy's transform and NumPy on its result."""
-    sys.path.append(str(Path(__file__).parents[2] / "tests"))
-    import maps_oracle
-
     if name == "half" and not equal:
         return _half
     if name == "half":  # a constant shift
