@@ -33,6 +33,9 @@ class BoundaryLoss(RegionWiseLoss):
     References:
         Kervadec et al., Boundary loss for highly unbalanced segmentation, MIDL 2019, arXiv:1812.07032.
 
+    See Also:
+        :doc:`/losses/BoundaryLoss`: when to use it, every default and why, its gradient on a real slice.
+
     >>> import torch
     >>> from dtkernels.losses import BoundaryLoss
     >>> labels = torch.tensor([[[[0, 0, 1, 1, 1, 0]]]])

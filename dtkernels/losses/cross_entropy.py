@@ -39,6 +39,9 @@ class DistancePenalizedCELoss(MapLoss):
         Ma et al., Loss odyssey in medical image segmentation, Medical Image Analysis 71, 2021, eq. 6. Caliva et
         al., Distance map loss penalty term for semantic segmentation, arXiv:1908.03679.
 
+    See Also:
+        :doc:`/losses/DistancePenalizedCELoss`: when to use it, every default and why, its gradient on a real slice.
+
     >>> import torch
     >>> from dtkernels.losses import DistancePenalizedCELoss
     >>> labels = torch.tensor([[[[0, 0, 0, 1, 1, 1]]]])
@@ -138,6 +141,9 @@ class BorderWeightedCELoss(DistancePenalizedCELoss):
 
     References:
         Ronneberger, Fischer & Brox, U-Net: Convolutional networks for biomedical image segmentation, MICCAI 2015.
+
+    See Also:
+        :doc:`/losses/BorderWeightedCELoss`: when to use it, every default and why, its gradient on a real slice.
 
     >>> import torch
     >>> from dtkernels.losses import BorderWeightedCELoss

@@ -56,6 +56,9 @@ class HausdorffDTLoss(SegmentationLoss):
         networks, IEEE TMI 39(2), 2020, arXiv:1904.10030. Ma et al., How distance transform maps boost segmentation
         CNNs: an empirical study, MIDL 2020.
 
+    See Also:
+        :doc:`/losses/HausdorffDTLoss`: when to use it, every default and why, its gradient on a real slice.
+
     >>> import torch
     >>> from dtkernels.losses import HausdorffDTLoss
     >>> logits = torch.zeros(2, 3, 8, 8, 8, requires_grad=True)
@@ -152,6 +155,9 @@ class LogHausdorffDTLoss(HausdorffDTLoss):
     It flattens the squared distances: the gradient of a prediction with errors far from the boundary is divided
     by :math:`1 + L`. Arguments, results and errors are those of :class:`HausdorffDTLoss`; with
     ``reduction="none"`` the logarithm is taken per sample and class.
+
+    See Also:
+        :doc:`/losses/LogHausdorffDTLoss`: when to use it, every default and why, its gradient on a real slice.
 
     >>> import torch
     >>> from dtkernels.losses import LogHausdorffDTLoss

@@ -39,6 +39,9 @@ class MapDiceLoss(MapLoss):
         Li et al., Deep distance map regression network with shape-aware loss for imbalanced medical image
         segmentation, MLMI 2020, eq. 2.
 
+    See Also:
+        :doc:`/losses/MapDiceLoss`: when to use it, every default and why, its gradient on a real slice.
+
     >>> import torch
     >>> from dtkernels.losses import MapDiceLoss
     >>> mask = torch.zeros(1, 1, 9, 9)

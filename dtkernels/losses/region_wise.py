@@ -48,6 +48,9 @@ class RegionWiseLoss(MapLoss):
         Valverde & Tohka, Region-wise loss for biomedical image segmentation, Pattern Recognition 136, 2023,
         arXiv:2108.01405. Chen et al., Learning active contour models for medical image segmentation, CVPR 2019.
 
+    See Also:
+        :doc:`/losses/RegionWiseLoss`: when to use it, every default and why, its gradient on a real slice.
+
     >>> import torch
     >>> from dtkernels.losses import RegionWiseLoss
     >>> labels = torch.tensor([[[[0, 0, 1, 1, 1, 0]]]])

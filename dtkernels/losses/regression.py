@@ -31,6 +31,9 @@ class SignedDistanceRegressionLoss(MapLoss):
         Ma et al., How distance transform maps boost segmentation CNNs: an empirical study, MIDL 2020. Xue et al.,
         arXiv:1912.03849.
 
+    See Also:
+        :doc:`/losses/SignedDistanceRegressionLoss`: when to use it, every default and why, its gradient on a real slice.
+
     >>> import torch
     >>> from dtkernels.losses import SignedDistanceRegressionLoss
     >>> mask = torch.zeros(1, 1, 1, 6)

@@ -34,6 +34,9 @@ class SDFProductLoss(MapLoss):
         Xue et al., Shape-aware organ segmentation by predicting signed distance maps, AAAI 2020, arXiv:1912.03849,
         eq. 4. Ma et al., How distance transform maps boost segmentation CNNs, MIDL 2020, eq. 5.
 
+    See Also:
+        :doc:`/losses/SDFProductLoss`: when to use it, every default and why, its gradient on a real slice.
+
     >>> import torch
     >>> from dtkernels.losses import SDFProductLoss
     >>> mask = torch.zeros(1, 1, 8, 8)
@@ -128,6 +131,9 @@ class ShapeAwareLoss(SDFProductLoss):
 
     References:
         Xue et al., Shape-aware organ segmentation by predicting signed distance maps, AAAI 2020, arXiv:1912.03849.
+
+    See Also:
+        :doc:`/losses/ShapeAwareLoss`: when to use it, every default and why, its gradient on a real slice.
 
     >>> import torch
     >>> from dtkernels.losses import ShapeAwareLoss

@@ -38,6 +38,9 @@ class GeneralizedSurfaceLoss(MapLoss):
         Celaya, Riviere & Fuentes, A generalized surface loss for reducing the Hausdorff distance in medical
         imaging segmentation, arXiv:2302.03868.
 
+    See Also:
+        :doc:`/losses/GeneralizedSurfaceLoss`: when to use it, every default and why, its gradient on a real slice.
+
     >>> import torch
     >>> from dtkernels.losses import GeneralizedSurfaceLoss
     >>> mask = torch.zeros(1, 1, 8, 8)
