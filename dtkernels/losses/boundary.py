@@ -34,7 +34,7 @@ class BoundaryLoss(RegionWiseLoss):
         Kervadec et al., Boundary loss for highly unbalanced segmentation, MIDL 2019, arXiv:1812.07032.
 
     See Also:
-        :doc:`/losses/BoundaryLoss`: when to use it, every default and why, its gradient on a real slice.
+        :doc:`/losses/BoundaryLoss`: when to use it, its defaults and why, its gradient on a real slice.
 
     >>> import torch
     >>> from dtkernels.losses import BoundaryLoss

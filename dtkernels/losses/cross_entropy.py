@@ -40,7 +40,7 @@ class DistancePenalizedCELoss(MapLoss):
         al., Distance map loss penalty term for semantic segmentation, arXiv:1908.03679.
 
     See Also:
-        :doc:`/losses/DistancePenalizedCELoss`: when to use it, every default and why, its gradient on a real slice.
+        :doc:`/losses/DistancePenalizedCELoss`: when to use it, defaults and why, gradient on a real slice.
 
     >>> import torch
     >>> from dtkernels.losses import DistancePenalizedCELoss
@@ -143,7 +143,7 @@ class BorderWeightedCELoss(DistancePenalizedCELoss):
         Ronneberger, Fischer & Brox, U-Net: Convolutional networks for biomedical image segmentation, MICCAI 2015.
 
     See Also:
-        :doc:`/losses/BorderWeightedCELoss`: when to use it, every default and why, its gradient on a real slice.
+        :doc:`/losses/BorderWeightedCELoss`: when to use it, its defaults and why, its gradient on a real slice.
 
     >>> import torch
     >>> from dtkernels.losses import BorderWeightedCELoss

@@ -57,7 +57,7 @@ class HausdorffDTLoss(SegmentationLoss):
         CNNs: an empirical study, MIDL 2020.
 
     See Also:
-        :doc:`/losses/HausdorffDTLoss`: when to use it, every default and why, its gradient on a real slice.
+        :doc:`/losses/HausdorffDTLoss`: when to use it, its defaults and why, its gradient on a real slice.
 
     >>> import torch
     >>> from dtkernels.losses import HausdorffDTLoss
@@ -157,7 +157,7 @@ class LogHausdorffDTLoss(HausdorffDTLoss):
     ``reduction="none"`` the logarithm is taken per sample and class.
 
     See Also:
-        :doc:`/losses/LogHausdorffDTLoss`: when to use it, every default and why, its gradient on a real slice.
+        :doc:`/losses/LogHausdorffDTLoss`: when to use it, its defaults and why, its gradient on a real slice.
 
     >>> import torch
     >>> from dtkernels.losses import LogHausdorffDTLoss

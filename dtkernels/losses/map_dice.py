@@ -40,7 +40,7 @@ class MapDiceLoss(MapLoss):
         segmentation, MLMI 2020, eq. 2.
 
     See Also:
-        :doc:`/losses/MapDiceLoss`: when to use it, every default and why, its gradient on a real slice.
+        :doc:`/losses/MapDiceLoss`: when to use it, its defaults and why, its gradient on a real slice.
 
     >>> import torch
     >>> from dtkernels.losses import MapDiceLoss

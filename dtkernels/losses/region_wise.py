@@ -49,7 +49,7 @@ class RegionWiseLoss(MapLoss):
         arXiv:2108.01405. Chen et al., Learning active contour models for medical image segmentation, CVPR 2019.
 
     See Also:
-        :doc:`/losses/RegionWiseLoss`: when to use it, every default and why, its gradient on a real slice.
+        :doc:`/losses/RegionWiseLoss`: when to use it, its defaults and why, its gradient on a real slice.
 
     >>> import torch
     >>> from dtkernels.losses import RegionWiseLoss

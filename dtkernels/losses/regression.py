@@ -32,7 +32,7 @@ class SignedDistanceRegressionLoss(MapLoss):
         arXiv:1912.03849.
 
     See Also:
-        :doc:`/losses/SignedDistanceRegressionLoss`: when to use it, every default and why, its gradient on a real slice.
+        :doc:`/losses/SignedDistanceRegressionLoss`: when to use it, defaults and why, gradient on a real slice.
 
     >>> import torch
     >>> from dtkernels.losses import SignedDistanceRegressionLoss

@@ -35,7 +35,7 @@ class SDFProductLoss(MapLoss):
         eq. 4. Ma et al., How distance transform maps boost segmentation CNNs, MIDL 2020, eq. 5.
 
     See Also:
-        :doc:`/losses/SDFProductLoss`: when to use it, every default and why, its gradient on a real slice.
+        :doc:`/losses/SDFProductLoss`: when to use it, its defaults and why, its gradient on a real slice.
 
     >>> import torch
     >>> from dtkernels.losses import SDFProductLoss
@@ -133,7 +133,7 @@ class ShapeAwareLoss(SDFProductLoss):
         Xue et al., Shape-aware organ segmentation by predicting signed distance maps, AAAI 2020, arXiv:1912.03849.
 
     See Also:
-        :doc:`/losses/ShapeAwareLoss`: when to use it, every default and why, its gradient on a real slice.
+        :doc:`/losses/ShapeAwareLoss`: when to use it, its defaults and why, its gradient on a real slice.
 
     >>> import torch
     >>> from dtkernels.losses import ShapeAwareLoss

@@ -39,7 +39,7 @@ class GeneralizedSurfaceLoss(MapLoss):
         imaging segmentation, arXiv:2302.03868.
 
     See Also:
-        :doc:`/losses/GeneralizedSurfaceLoss`: when to use it, every default and why, its gradient on a real slice.
+        :doc:`/losses/GeneralizedSurfaceLoss`: when to use it, its defaults and why, its gradient on a real slice.
 
     >>> import torch
     >>> from dtkernels.losses import GeneralizedSurfaceLoss
