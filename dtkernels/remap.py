@@ -127,9 +127,7 @@ def distance_map(
         )
         chosen.remap(problem, layout.source, rows, extrema)
     else:
-        _evaluate(
-            maps, f, o, layout, dims, inside, rows if given.values is None else given.values, extrema, labels
-        )
+        evaluate(maps, f, o, layout, dims, inside, rows if given.values is None else given.values, extrema, labels)
     return phi
 
 
@@ -220,7 +218,7 @@ def _refuse_missing(maps: Tensor, inside: Tensor, o: Options, lead: int) -> None
 def _off_contour(layout: arguments.Layout, o: Options, dims: int, chosen: backends.Backend) -> Tensor:
     """(B, C, z, y, x): 0 on the inner contour, 1 elsewhere."""
     if not hasattr(chosen, "contour"):
-        return ~_contour(foreground(layout), o, dims)
+        return ~inner_contour(foreground(layout), o, dims)
     image = layout.image
     result = memory.empty(image.shape, torch.uint8, layout.source.device)
     problem = ContourProblem(image, dims, o.connectivity or dims, o.border == "closed", result.data_ptr())
@@ -228,7 +226,7 @@ def _off_contour(layout: arguments.Layout, o: Options, dims: int, chosen: backen
     return result
 
 
-def _contour(mask: Tensor, o: Options, dims: int) -> Tensor:
+def inner_contour(mask: Tensor, o: Options, dims: int) -> Tensor:
     """Foreground voxels with a neighbour in the background; beyond the image only if it is closed."""
     return mask & ~_eroded(mask, o.connectivity or dims, dims, o.border == "closed")
 
@@ -308,7 +306,7 @@ def _shift_to_faces(maps: Tensor, dims: int, spacing: Any, closed: bool, backend
 # ---- the pass, in torch operators -----------------------------------------------------------------------
 
 
-def _evaluate(
+def evaluate(
     maps: Tensor,
     f: Formula,
     o: Options,
@@ -319,7 +317,7 @@ def _evaluate(
     extrema: Tensor | None,
     labels: Tensor | None,
 ) -> None:
-    """What a backend without ``remap`` leaves to do."""
+    """Make maps of distances, in place: what a backend without ``remap`` leaves to torch operators."""
     signed = inside == Inside.NEGATIVE
     inner = foreground(layout) if inside == Inside.MASK else (maps < 0 if signed else maps > 0)
     d = maps.abs()
@@ -345,7 +343,7 @@ def _evaluate(
         inner, _side(d, f.inside, v_in, divisor_in, f.rate), _side(d, f.outside, v_out, divisor_out, f.rate)
     ).clamp_(f.low, f.high)
     if o.boundary == "inner_zero":
-        value.masked_fill_(_contour(inner, o._replace(connectivity=1), dims), f.edge)
+        value.masked_fill_(inner_contour(inner, o._replace(connectivity=1), dims), f.edge)
     empty, full = (_missing(pair, f.limit, diagonal) for pair in (f.empty, f.full))
     torch.where(d.isinf(), torch.where(inner, full, empty), value, out=maps)
 

@@ -198,9 +198,9 @@ def weigh(
     }
     images = prediction.shape[0] * prediction.shape[1]
     each = None if isinstance(options.spacing, tuple) else np.repeat(options.spacing, prediction.shape[1], 0)
-    gradient, *guards = _guarded(4 * prediction.size)
+    gradient, *guards = guarded(4 * prediction.size)
     plan = weigh_plans.plan(problem._replace(gradient=gradient.ctypes.data), options.device, **only)
-    scratch, *scratch_guards = _guarded(plan.scratch_bytes)
+    scratch, *scratch_guards = guarded(plan.scratch_bytes)
     for launch in plan.bind(rows.data, _address(each), scratch.ctypes.data):
         library.launch(launch)
     for guard in (*guards, *scratch_guards):
@@ -242,7 +242,7 @@ def execute(
     the address ``extrema``.
     """
     sizes = (element * int(np.prod(image.shape)), second, plan.scratch_bytes)
-    (out, *guards), (also, *also_guards), (scratch, *scratch_guards) = (_guarded(size) for size in sizes)
+    (out, *guards), (also, *also_guards), (scratch, *scratch_guards) = (guarded(size) for size in sizes)
     for launch in plan.bind(
         image.data, spacing, out.ctypes.data, scratch.ctypes.data, also.ctypes.data if second else extrema
     ):
@@ -253,7 +253,7 @@ def execute(
     return out, also
 
 
-def _guarded(size: int, to: int = 256) -> tuple[Bytes, Bytes, Bytes]:
+def guarded(size: int, to: int = 256) -> tuple[Bytes, Bytes, Bytes]:
     """Memory full of garbage, aligned as an allocator on a device does, and what lies on both sides of it."""
     memory = np.full(size + 3 * to, GARBAGE, np.uint8)
     start = to + -memory.ctypes.data % to
@@ -279,7 +279,7 @@ def under_a_sanitizer(program: str, mode: str) -> None:
 
 def aligned(array: NDArray[Any]) -> NDArray[Any]:
     """A copy that begins where an allocation on a device would, at a multiple of 256 bytes."""
-    memory, *_ = _guarded(array.nbytes)
+    memory, *_ = guarded(array.nbytes)
     copy = memory.view(array.dtype).reshape(array.shape)
     copy[...] = array
     return copy

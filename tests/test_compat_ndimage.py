@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from scipy import ndimage as scipy_ndimage
 
 from bench import masks
-from dtkernels.compat import _arrays, ndimage
+from dtkernels import arrays
+from dtkernels.compat import ndimage
 
 Array = NDArray[Any]
 edt = ndimage.distance_transform_edt
@@ -255,7 +256,7 @@ def test_a_forked_child_computes_on_its_own_threads() -> None:
 def torch_results(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Tensors computed on as NumPy arrays, and as the tensors that a GPU has."""
     if request.param != "cpu":
-        monkeypatch.setattr(_arrays, "plain", lambda tensor: tensor)
+        monkeypatch.setattr(arrays, "plain", lambda tensor: tensor)
 
 
 @pytest.mark.parametrize("shape", [(70,), (20, 30), (7, 9, 13), (3, 4, 5, 6)], ids=str)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from emulated import DTYPES, GARBAGE, H200, Library, _guarded, as_image, problems, under_a_sanitizer
+from emulated import DTYPES, GARBAGE, H200, Library, as_image, guarded, problems, under_a_sanitizer
 from emulator import build
 from numpy.typing import NDArray
 
@@ -27,8 +27,8 @@ TINY = H200._replace(shared_per_block_optin=8192)
 
 def run(library: Library, plan: Any, image: int, spacing: int, second: Array | None, size: int) -> Array:
     """Every launch of a plan; what lies around its results and its scratch memory must stay as it is."""
-    out, *out_guard = _guarded(size)
-    scratch, *scratch_guard = _guarded(plan.scratch_bytes)
+    out, *out_guard = guarded(size)
+    scratch, *scratch_guard = guarded(plan.scratch_bytes)
     at = 0 if second is None else second.ctypes.data
     for launch in plan.bind(image, spacing, out.ctypes.data, scratch.ctypes.data, at):
         library.launch(launch)
@@ -51,7 +51,7 @@ def envelope(
     given = problems.Spacing(spacing) if rows is None else problems.Spacing(None, rows.ctypes.data, len(rows))
     stride = tuple(s // f.itemsize for s in f.strides)
     image = problems.Image(f.ctypes.data, DTYPES[f.dtype.name], f.shape, stride)
-    memory, *guard = _guarded(8 * f.size)
+    memory, *guard = guarded(8 * f.size)
     index = memory.view(np.int64) if with_index else None
     problem = problems.EnvelopeProblem(image, 3, given, 0, memory.ctypes.data if with_index else 0)
     plan = plans.plan(problem, device, max_blocks)

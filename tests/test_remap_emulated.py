@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from emulated import GARBAGE, H200, Library, _guarded
+from emulated import GARBAGE, H200, Library, guarded
 from emulator import build
 from test_maps import MASKS
 
@@ -51,7 +51,7 @@ def emulated(monkeypatch: pytest.MonkeyPatch, library: Library, named: set[str])
 
     def faces(problem: FacesProblem, source: Any, rows: Any) -> None:
         plan = nearest.faces_plan(problem, H200, max_blocks=3)
-        scratch, *guards = _guarded(plan.scratch_bytes)
+        scratch, *guards = guarded(plan.scratch_bytes)
         for launch in plan.bind(problem.image.data, problem.spacing.data, problem.maps, scratch.ctypes.data):
             library.launch(launch)
         assert all((guard == GARBAGE).all() for guard in guards)
@@ -79,7 +79,7 @@ def test_every_map_on_the_kernels(emulated: Callable[..., torch.Tensor], named: 
     components = CONVENTIONS[name].options.normalize.startswith("component")
     kernels = {"dtk::remap", "dtk::component_maxima"} if components else {"dtk::remap"}
     kernels |= {"dtk::contour"} if name == "itk_maurer" else set()
-    kernels |= {"dtk::nearest_rows"} if name == "half" else set()
+    kernels |= {"dtk::nearest_rows", "dtk::nearest_lines"} if name == "half" else set()
     ran = {kernel.split("<")[0] for kernel in named if kernel.startswith("dtk::")}
     assert ran == (set() if name in ("edt", "edt_diff") else kernels)  # those two are what the transform gives
 

@@ -31,8 +31,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from .. import functional
-from . import _arrays
+from .. import arrays, functional
 
 _MANY_BITS = 12  # numbering the labels takes as long as so many transforms
 
@@ -140,7 +139,7 @@ def _transform(
         raise TypeError(f"data: expected integers, bools or floats, got dtype {labels.dtype}")
     if voxel_graph is not None:
         raise NotImplementedError("voxel_graph: not supported, expected None")
-    spacing = _arrays.numbers_per_axis("anisotropy", anisotropy, labels.ndim, ValueError)
+    spacing = arrays.numbers_per_axis("anisotropy", anisotropy, labels.ndim, ValueError)
     if labels.flags.f_contiguous and not labels.flags.c_contiguous:  # the result lies as the data do
         return _nearest_other_label(labels.T, spacing[::-1], black_border, squared).T
     return _nearest_other_label(labels, spacing, black_border, squared)
@@ -155,7 +154,7 @@ def _nearest_other_label(
     if labels.size == 0:
         return np.zeros(labels.shape, np.float32)
     if labels.dtype == np.bool_:
-        return functional.edt(_arrays.read("data", labels).tensor, spacing, **options).numpy()
+        return functional.edt(arrays.read("data", labels).tensor, spacing, **options).numpy()
     labels = _as_integers(labels)
     some, every = int(np.bitwise_or.reduce(labels, axis=None)), int(np.bitwise_and.reduce(labels, axis=None))
     # A black border is one more voxel of label 0, and with a bit that is set a voxel sees it.

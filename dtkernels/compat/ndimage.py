@@ -32,8 +32,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from .. import arguments, functional, memory
-from . import _arrays
+from .. import arguments, arrays, functional, memory
 
 _EXACT_SQUARES = 1 << 24  # up to here float32 holds every integer
 _EXACT_ROOTS = 1 << 22  # up to here an integer is the rounded square of its float32 root
@@ -96,11 +95,11 @@ def distance_transform_edt(
     tensor([0., 1., 2.])
     """
     _check_requests(return_distances, return_indices, distances, indices)
-    source = _arrays.read("input", input)
+    source = arrays.read("input", input)
     arguments.check_no_gradient("input", source.tensor)
-    mask = torch.atleast_1d(_arrays.nonzero(source))
+    mask = torch.atleast_1d(arrays.nonzero(source))
     shape = tuple(mask.shape)
-    scale = _arrays.numbers_per_axis("sampling", sampling, len(shape), RuntimeError)
+    scale = arrays.numbers_per_axis("sampling", sampling, len(shape), RuntimeError)
     dims = min(len(shape), 3)
     arguments.check_sides("input", shape, dims)
     if float64_distances is None:
@@ -113,13 +112,13 @@ def distance_transform_edt(
     ):
         result = None
         if wanted and given is not None:
-            result = _arrays.write(name, given, source)
+            result = arrays.write(name, given, source)
             _check_result(name, result, of_shape, dtype)
         elif wanted:
             returned.append(memory.empty(of_shape, dtype, mask.device))
-            result = _arrays.plain(returned[-1])
+            result = arrays.plain(returned[-1])
         results.append(result)
-    if _arrays.overlap(*results):
+    if arrays.overlap(*results):
         raise ValueError("indices: expected memory apart from that of distances, got overlapping arrays")
     if mask.numel():
         _compute(mask, scale, *results)
@@ -167,7 +166,7 @@ def _compute(mask: torch.Tensor, scale: tuple[float, ...], distances: _Values, i
             return
     rounded = len(set(scale)) > 1
     nearest, index = functional.nearest(mask, scale[-dims:] if rounded or single else None, spatial_dims=dims)
-    positions = _arrays.plain(index)
+    positions = arrays.plain(index)
     if dims < mask.ndim:
         positions = _further_axes(positions, scale)
     elif single:
@@ -210,7 +209,7 @@ def _write_roots(source: torch.Tensor, scale: float, distances: _Values, are_roo
 
     A float32 root has a relative error of 2^-24, so its square is off by less than 2^-23 of itself and of a half.
     """
-    values = _arrays.plain(source)
+    values = arrays.plain(source)
     for part in _parts(values):
         target = distances[part]
         target[...] = values[part]
@@ -285,4 +284,4 @@ def _module(values: _Values) -> Any:
 
 
 def _assign(target: _Values, tensor: torch.Tensor) -> None:
-    target[...] = _arrays.plain(tensor)
+    target[...] = arrays.plain(tensor)

@@ -21,8 +21,7 @@ import numpy as np
 from dask.graph_manipulation import clone
 from numpy.typing import NDArray
 
-from .. import arguments, functional
-from ..compat import _arrays
+from .. import arguments, arrays, functional
 from ..problem import MAX_SIDE
 from . import plan
 from .transforms import image
@@ -156,7 +155,7 @@ def _local(block: Any, place: _Place, connectivity: int, backend: str | None) ->
 
     Labels count in raster order, so a component begins where a label exceeds all before it.
     """
-    source = _arrays.read("mask", block.reshape(block.shape[-place.dims :]))
+    source = arrays.read("mask", block.reshape(block.shape[-place.dims :]))
     tensor, _ = functional.label(
         source.tensor, connectivity=connectivity, spatial_dims=place.dims, backend=backend
     )

@@ -14,9 +14,8 @@ import numpy as np
 import torch
 from dask.graph_manipulation import clone
 
-from .. import arguments, backends, remap
+from .. import arguments, arrays, backends, remap
 from ..arguments import SpacingLike
-from ..compat import _arrays
 from ..formula import Formula, Options, Side, Vector, check, formula
 from ..maps import resolve
 from ..problem import Inside, RemapProblem, Spacing
@@ -172,8 +171,8 @@ def _signed(given: transforms.Image, o: Options, passes: transforms.Passes, copy
 
 
 def _off_contour(block: Any, o: Options, dims: int) -> Any:
-    source = _arrays.read("mask", block)
-    return source.wrap(~remap._contour(_five(source.tensor, dims), o, dims).view(source.tensor.shape))
+    source = arrays.read("mask", block)
+    return source.wrap(~remap.inner_contour(_five(source.tensor, dims), o, dims).view(source.tensor.shape))
 
 
 def _with_sign(d: Any, inside: Any) -> Any:
@@ -187,11 +186,11 @@ def _distances(phi: Any, sign: float) -> Any:
 
 def _block(phi: Any, top_in: Any, top_out: Any, f: Formula, o: Options, spacing: Any, backend: str | None) -> Any:
     dims = len(spacing)
-    inside = _arrays.read("mask", np.signbit(phi))
-    source = _arrays.read("phi", phi.copy(), floats=True)
+    inside = arrays.read("mask", np.signbit(phi))
+    source = arrays.read("phi", phi.copy(), floats=True)
     maps = _five(source.tensor.contiguous(), dims)
     layout = arguments.mask_layout(_five(inside.tensor.contiguous(), dims), 3, None)
-    tops = [_five(_arrays.read("M", t, floats=True).tensor, dims) for t in (top_in, top_out)]
+    tops = [_five(arrays.read("M", t, floats=True).tensor, dims) for t in (top_in, top_out)]
     extrema = torch.stack(tops, -1).square().reshape(*maps.shape[:2], 2).contiguous()
     whole: Any = (1.0,) * (3 - dims) + tuple(spacing)
     chosen = backends.choose(maps.device, backend)
@@ -211,7 +210,7 @@ def _block(phi: Any, top_in: Any, top_out: Any, f: Formula, o: Options, spacing:
         )
         chosen.remap(problem, layout.source, None, extrema)
     else:
-        remap._evaluate(maps, f, o, layout, dims, Inside.MASK, whole, extrema if f.uses_maxima else None, None)
+        remap.evaluate(maps, f, o, layout, dims, Inside.MASK, whole, extrema if f.uses_maxima else None, None)
     return source.wrap(maps.view(source.tensor.shape))
 
 

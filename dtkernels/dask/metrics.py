@@ -17,9 +17,8 @@ import numpy as np
 import torch
 from dask.graph_manipulation import clone
 
-from .. import arguments
+from .. import arguments, arrays
 from ..arguments import SpacingLike
-from ..compat import _arrays
 from ..metrics import dense, packed, surface
 from ..metrics.definitions import Definition
 from ..metrics.moments import Moments
@@ -89,7 +88,7 @@ def surface_metrics(
     wanted = surface.asked(dims, definition, percentiles, tolerances, connectivity, on_empty, on_both_empty)
     rule = wanted.rule
     passes = transforms.Passes(plan.directory(scratch), plan.bytes_of(block_bytes), backend)
-    sizes = packed._sizes(list(pair[0].spacing), dims) if rule.subvoxel else None
+    sizes = packed.element_sizes(list(pair[0].spacing), dims) if rule.subvoxel else None
 
     found = []
     if 0 not in pred.shape:
@@ -118,14 +117,14 @@ def _surface(mask: da.Array, dims: int, rule: Definition) -> da.Array:
 
 
 def _surface_of(around: Any, dims: int, rule: Definition) -> Any:
-    source = _arrays.read("mask", around)
+    source = arrays.read("mask", around)
     x = source.tensor
     if rule.subvoxel:
-        codes = dense._codes(x, dims)
+        codes = dense.corner_codes(x, dims)
         for axis in range(-dims, 0):
             codes = codes.narrow(axis, 1, x.shape[axis] - 2)
         return source.wrap(codes.masked_fill(codes == (1 << (1 << dims)) - 1, 0).contiguous())
-    edge = (x & ~dense._eroded(x, dims, rule.connectivity)).to(torch.uint8)
+    edge = (x & ~dense.eroded(x, dims, rule.connectivity)).to(torch.uint8)
     for axis in range(-dims, 0):
         edge = edge.narrow(axis, 1, x.shape[axis] - 2)
     return source.wrap(edge.contiguous())

@@ -22,9 +22,8 @@ from typing import Any, NamedTuple
 import dask.array as da
 import numpy as np
 
-from .. import arguments, functional
+from .. import arguments, arrays, functional
 from ..arguments import SpacingLike
-from ..compat import _arrays
 from . import plan
 
 _PIECE = 1 << 18  # voxels that a CPU works on at a time: they and their working copies stay in its caches
@@ -253,7 +252,7 @@ def transform(
 
 
 def _whole(block: Any, signed: bool, spacing: tuple[float, ...], options: dict[str, Any]) -> Any:
-    source = _arrays.read("mask", block)
+    source = arrays.read("mask", block)
     function = functional.sdf if signed else functional.edt
     return source.wrap(function(source.tensor, spacing, spatial_dims=len(spacing), **options))
 
@@ -264,7 +263,7 @@ def _scan(block: Any, axis: int, signed: bool, code: np.dtype[Any], backend: str
     result = np.empty_like(block, dtype=code)
     function = functional.sdf if signed else functional.edt
     for piece in _pieces(block, (axis,)):
-        source = _arrays.read("mask", block[piece])
+        source = arrays.read("mask", block[piece])
         lines = source.tensor.movedim(axis, -1)
         distance = function(lines, spatial_dims=1, backend=backend).movedim(-1, axis)
         result[piece] = source.wrap(distance).clip(-limit, limit)
@@ -309,7 +308,7 @@ def _squares(codes: Any, step: float, real: np.dtype[Any]) -> Any:
 
 
 def _envelope(f: Any, axes: tuple[int, ...], along: tuple[float, ...], backend: str | None) -> Any:
-    source = _arrays.read("f", f, floats=True)
+    source = arrays.read("f", f, floats=True)
     last = tuple(range(-len(axes), 0))
     lines = source.tensor.movedim(axes, last)
     return source.wrap(

@@ -43,14 +43,14 @@ def measure(
     if 0 in masks.shape:
         masks = masks.new_zeros(*masks.shape[:3], *[1] * dims)  # no voxels: no surface either
     if definition.subvoxel:
-        codes = _codes(masks, dims)
+        codes = corner_codes(masks, dims)
         sizes = _measures(spacing, masks)
         surface = (codes != 0) & (codes != sizes.shape[1] - 1)
         rows = torch.arange(len(sizes), device=masks.device, dtype=torch.int32) * sizes.shape[1]
         at = codes.int() + rows.reshape(-1, *[1] * (codes.ndim - 1))
         weights = sizes.flatten().index_select(0, at.flatten()).reshape(codes.shape).flatten(3)
     else:
-        surface = masks & ~_eroded(masks, dims, definition.connectivity)
+        surface = masks & ~eroded(masks, dims, definition.connectivity)
         weights = None
     # Flipped, so that each surface finds its distances to the other.
     squares = distance(~surface, spacing, dims).flatten(3).flip(2)
@@ -87,7 +87,7 @@ def _sum(weights: Tensor | None, values: Tensor) -> Tensor:
     return values.sum(-1, dtype=torch.float64) if weights is None else (weights * values).sum(-1)
 
 
-def _eroded(masks: Tensor, dims: int, connectivity: int) -> Tensor:
+def eroded(masks: Tensor, dims: int, connectivity: int) -> Tensor:
     """Foreground voxels whose neighbours all are foreground; beyond the image there is none."""
     padded = pad(masks, (1, 1) * dims)
     core = masks.clone()
@@ -99,7 +99,7 @@ def _eroded(masks: Tensor, dims: int, connectivity: int) -> Tensor:
     return core
 
 
-def _codes(masks: Tensor, dims: int) -> Tensor:
+def corner_codes(masks: Tensor, dims: int) -> Tensor:
     """Codes of :mod:`.surfels` at the corners of all voxels: bits doubled up axis by axis."""
     codes = pad(masks.to(torch.uint8), (1, 1) * dims)
     for level in range(dims):

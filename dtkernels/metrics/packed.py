@@ -36,7 +36,7 @@ _BLOCK = 1 << 16  # bytes: fits the caches, and makes a call worth its while
 _SMALL, _STACK = 1 << 15, 1 << 18
 
 
-class _Sizes(NamedTuple):
+class Sizes(NamedTuple):
     """Sizes of the surface elements of a code, by rank: a byte stands for a size and sorts like it."""
 
     ordered: Array  # float64, ascending
@@ -101,7 +101,7 @@ def measure(
     within = np.zeros((len(tolerances), *shape))
     ranked = np.zeros((len(percentiles), 1 if pooled else 2, samples, classes))
     for row, of_row in _by_spacing(spacing, samples):
-        sizes = _sizes(row, images.dims) if definition.subvoxel else None
+        sizes = element_sizes(row, images.dims) if definition.subvoxel else None
         for b, k, inside in _stacks(images, of_row):
             present = np.stack([mask.reshape(len(mask), -1).any(1) for mask in inside])
             total[:, b, k] = present
@@ -186,7 +186,7 @@ def surfaces(
 ) -> list[Elements]:
     """The surfaces of two bool arrays, each with its distances to the other: inf to one that has none."""
     inside = [mask[None] for mask in cropped([("", torch.from_numpy(mask)) for mask in masks])]
-    sizes = _sizes(spacing, masks[0].ndim) if definition.subvoxel else None
+    sizes = element_sizes(spacing, masks[0].ndim) if definition.subvoxel else None
     both = _elements(inside, spacing, definition, sizes, distance)
     return [both.part(i, i + 1) for i in range(2)]
 
@@ -242,7 +242,7 @@ def _elements(
     inside: list[Array],
     spacing: list[float] | None,
     definition: Definition,
-    sizes: _Sizes | None,
+    sizes: Sizes | None,
     distance: Distance,
     limit: float | None = None,
 ) -> Elements:
@@ -345,12 +345,13 @@ def _codes(padded: Array, strides: list[int]) -> Array:
     return codes
 
 
-def _sizes(spacing: list[float] | None, dims: int) -> _Sizes:
+def element_sizes(spacing: list[float] | None, dims: int) -> Sizes:
+    """What each code of :mod:`.surfels` measures at a spacing."""
     sizes = surfels.measures(torch.tensor(spacing or [1.0] * dims, dtype=torch.float64)).numpy()
     order = np.argsort(sizes, kind="stable")
     ranks = np.empty(len(sizes), np.uint8)
     ranks[order] = np.arange(len(sizes))
-    return _Sizes(sizes[order], ranks)
+    return Sizes(sizes[order], ranks)
 
 
 def _ranked(found: Elements, pooled: bool, percentiles: tuple[float, ...]) -> Array:
