@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -28,16 +29,6 @@ def cupy(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """NumPy and SciPy under CuPy's names; the functions that were called."""
     called: list[str] = []
 
-    class Stream:
-        def __init__(self, pointer: int) -> None:
-            assert pointer == 0
-
-        def __enter__(self) -> None:
-            pass
-
-        def __exit__(self, *error: Any) -> None:
-            pass
-
     def transform(image: Any, *, sampling: Any, return_indices: bool = False, float64_distances: bool) -> Any:
         assert not float64_distances
         called.append("indices" if return_indices else "distances")
@@ -50,7 +41,7 @@ def cupy(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     fake: Any = types.ModuleType("cupy")
     fake.__spec__ = types.SimpleNamespace()
     fake.ones, fake.from_dlpack = np.ones, np.from_dlpack
-    fake.cuda = types.SimpleNamespace(ExternalStream=Stream)
+    fake.cuda = types.SimpleNamespace(Stream=types.SimpleNamespace(null=contextlib.nullcontext()))
     functions: Any = types.ModuleType("cupyx.scipy.ndimage")
     functions.distance_transform_edt, functions.label = transform, label
     parent: Any = types.ModuleType("cupyx.scipy")
@@ -175,11 +166,11 @@ def checked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[gpu_check.S
     """gpu_check on a GPU that there is not; its steps after the build, for tests to fill."""
     steps: list[gpu_check.Step] = []
     build_step = gpu_check.Step("build", "build", [sys.executable, "-c", ""], 60)
+    states = {"cuda": "", "cupy": "", "numba": "it sees no GPU"}
     for name, value in {
         "BUILD": tmp_path / "build",
         "find_gpu": lambda: ("No GPU", "90"),
-        "make_environment": lambda: sys.executable,
-        "gpu_backends": lambda *_: ["cuda", "cupy"],
+        "gpu_backends": lambda *_: states,
         "build_step": lambda *_: build_step,
         "steps": lambda *_: steps,
     }.items():
@@ -215,16 +206,21 @@ def test_gpu_check_goes_on_where_it_ended(checked: list[gpu_check.Step], tmp_pat
     output = tmp_path / "result.json"
     run = ["--output", str(output)]
     assert gpu_check.main([*run, "--only", "build,tests,bench"]) == 1
-    steps = json.loads(output.read_text())["steps"]
-    assert {n: s["state"] for n, s in steps.items()} == {
+    record = json.loads(output.read_text())
+    assert {n: s["state"] for n, s in record["steps"].items()} == {
         "build": "passed", "passes": "passed", "fails once": "failed", "left": "unfinished",
     }  # fmt: skip
+    assert record["backends"] == {"cuda": "", "cupy": "", "numba": "it sees no GPU"}
     mark.touch()
     assert gpu_check.main([*run, "--only", "tests,bench"]) == 0
     assert log.read_text() == "abcbc"
     assert gpu_check.main(run) == 1
     steps = json.loads(output.read_text())["steps"]
     assert (steps["hangs"]["state"], steps["absent"]["state"]) == ("timed out", "skipped")
+    kept = output.with_suffix(".log").read_text()
+    assert [line.split(":")[0] for line in kept.splitlines() if line.startswith("==")] == [
+        "== build", "== passes", "== fails once", "== left", "== fails once", "== left", "== hangs",
+    ]  # fmt: skip
     assert log.read_text() == "abcbc"
     assert gpu_check.main([*run, "--only", "tests", "--again"]) == 0
     assert log.read_text() == "abcbcab"
@@ -243,13 +239,57 @@ def test_gpu_check_repeats_what_was_measured_of_other_sources(
     assert log.read_text() == "aa"
 
 
+def test_the_package_comes_from_its_folder_wherever_python_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the hook of an editable installation, ahead of a checkout without the compiled module."""
+    monkeypatch.setattr(gpu_check, "BUILD", tmp_path / "build")
+    site = gpu_check.make_overlay()
+    (site / "hook.pth").write_text("import hook\n")
+    (site / "hook.py").write_text(
+        "import importlib.util, sys\n"
+        "class Finder:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        return importlib.util.spec_from_loader(name, None) if name == 'dtkernels' else None\n"
+        "sys.meta_path.insert(0, Finder())\n"
+    )
+    environment = gpu_check.environment_of(site, "90")
+    assert environment["PYTHONPATH"].split(os.pathsep)[0] == str(site)
+    code = "import importlib.util as u; print(u.find_spec('dtkernels').origin, u.find_spec('torch').origin)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["None", torch.__file__]
+
+
+def test_the_toolkit_behind_a_script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    toolkit = tmp_path / "cuda"
+    (toolkit / "include").mkdir(parents=True)
+    (toolkit / "include" / "cuda_runtime.h").touch()
+    nvcc = tmp_path / "nvcc"
+    nvcc.write_text(f"#!/bin/sh\necho '#$ TOP={toolkit}/bin/..' >&2\n")
+    nvcc.chmod(0o755)
+    (toolkit / "bin").mkdir()
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.delenv("CUDA_PATH", raising=False)
+    environment = gpu_check.environment_of(tmp_path / "site", "90")
+    assert environment["CUDA_PATH"] == str(toolkit)
+    assert str(toolkit / "bin") in environment["PATH"].split(os.pathsep)
+
+
 def test_steps_name_what_exists(tmp_path: Path) -> None:
-    steps = gpu_check.steps(sys.executable, ["cuda", "cupy", "numba"], tmp_path / "rows.json")
+    steps = gpu_check.steps(["cuda", "cupy", "numba"], tmp_path / "rows.json")
     assert len({step.name for step in steps}) == len(steps)
     assert {step.part for step in steps} == set(gpu_check.PARTS) - {"build"}
     for files in (*gpu_check.SUITES.values(), *gpu_check.OTHER_SUITES.values()):
         for name in files:
             assert (ROOT / f"tests/test_{name}.py").is_file(), name
+    source = (ROOT / "tests/test_cupy.py").read_text()
+    for name in gpu_check.OF_CUPY:
+        assert f"def {name}(" in source
+    assert not [
+        step for step in gpu_check.steps(["cuda"], tmp_path) if "cupy" in step.name or "numba" in step.name
+    ]
     for step in steps:
         assert step.limit <= 300
         if step.part == "tests":
