@@ -574,3 +574,15 @@ def test_errors(arguments: dict[str, Any], error: type[Exception], message: str)
     with pytest.raises(error) as raised:
         dtkernels.dask.sdf(**{"mask": da.zeros((4, 4, 4)), **arguments})
     assert message in str(raised.value)
+
+
+def test_an_unknown_backend_is_refused_before_anything_is_computed() -> None:
+    mask = da.zeros((4, 4))
+    for call in (
+        lambda: dtkernels.dask.edt(mask, backend="nope"),
+        lambda: dtkernels.dask.distance_map(mask, backend="nope"),
+        lambda: dtkernels.dask.label(mask, backend="nope"),
+        lambda: dtkernels.dask.surface_metrics(mask, mask, backend="nope"),
+    ):
+        with pytest.raises(ValueError, match=r"backend: expected one of \['cpu'.*, got 'nope'"):
+            call()

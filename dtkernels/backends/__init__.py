@@ -153,6 +153,13 @@ def _lack(operator: str) -> str:
     return f"has no {operator!r} operator; {' and '.join(able)} have it, on the devices that they serve"
 
 
+def named(name: str, origin: str = "backend") -> Backend:
+    """The backend of that name, whether or not it can run here."""
+    if name not in _BACKENDS:
+        raise ValueError(f"{origin}: expected one of {sorted(_BACKENDS)}, got {name!r}")
+    return _BACKENDS[name]
+
+
 def choose(device: torch.device, name: str | None = None, operator: str = "edt") -> Backend:
     """The backend for ``operator`` on ``device``: by name, by ``DTK_BACKEND``, else the first that can run."""
     origin = "backend"
@@ -160,9 +167,7 @@ def choose(device: torch.device, name: str | None = None, operator: str = "edt")
         name = os.environ.get("DTK_BACKEND") or None
         origin = "DTK_BACKEND"
     if name is not None:
-        backend = _BACKENDS.get(name)
-        if backend is None:
-            raise ValueError(f"{origin}: expected one of {sorted(_BACKENDS)}, got {name!r}")
+        backend = named(name, origin)
         reason = backend.unavailable()
         if reason is not None:
             raise RuntimeError(f"{origin}: {name!r} cannot run here: {reason}")

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from .. import arguments, arrays, functional
 from ..problem import MAX_SIDE
 from . import plan
-from .transforms import image
+from .transforms import image, passes
 
 _LABEL = 24  # bytes per voxel of a block that a task holds
 Integers = NDArray[np.int64]
@@ -70,7 +70,8 @@ def label(
     arguments.check_options(threshold=threshold, backend=backend)
     given = image(mask, None, spatial_dims, threshold)
     degree = arguments.check_connectivity(connectivity, given.dims)
-    return components(given.mask, given.dims, degree, plan.bytes_of(block_bytes), backend)
+    how = passes(None, block_bytes, backend)
+    return components(given.mask, given.dims, degree, how.limit, backend)
 
 
 def components(

@@ -19,7 +19,7 @@ from ..arguments import SpacingLike
 from ..formula import Formula, Options, Side, Vector, check, formula
 from ..maps import resolve
 from ..problem import Inside, RemapProblem, Spacing
-from . import plan, transforms
+from . import transforms
 
 
 def distance_map(
@@ -97,7 +97,7 @@ def distance_map(
     given = transforms.image(mask, spacing, spatial_dims, threshold)
     o = check(options, given.dims)
     _refuse(o, given)
-    passes = transforms.Passes(plan.directory(scratch), plan.bytes_of(block_bytes), backend)
+    passes = transforms.passes(scratch, block_bytes, backend)
     f = _without_diagonal(
         formula(o), math.hypot(*(n * s for n, s in zip(given.sides, given.spacing, strict=True)))
     )

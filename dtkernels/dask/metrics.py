@@ -87,7 +87,7 @@ def surface_metrics(
         raise ValueError(f"target: expected the shape of pred, {pred.shape}, got {target.shape}")
     wanted = surface.asked(dims, definition, percentiles, tolerances, connectivity, on_empty, on_both_empty)
     rule = wanted.rule
-    passes = transforms.Passes(plan.directory(scratch), plan.bytes_of(block_bytes), backend)
+    passes = transforms.passes(scratch, block_bytes, backend)
     sizes = packed.element_sizes(list(pair[0].spacing), dims) if rule.subvoxel else None
 
     found = []

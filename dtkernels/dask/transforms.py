@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import dask.array as da
 import numpy as np
 
-from .. import arguments, arrays, functional
+from .. import arguments, arrays, backends, functional
 from ..arguments import SpacingLike
 from . import plan
 
@@ -73,7 +73,7 @@ def edt(
     Raises:
         TypeError: ``mask`` is no dask array or not of real numbers, or ``spacing`` no numbers.
         ValueError: wrong rank, chunks of unknown size, spacing of the wrong length or not positive and finite, an
-            unknown border, a side above 32,768, ``block_bytes`` that is no number of bytes.
+            unknown border or backend, a side above 32,768, ``block_bytes`` that is no number of bytes.
 
     >>> import dask.array as da, dtkernels.dask
     >>> mask = da.from_array([[0, 1, 1, 1, 0]], chunks=2)
@@ -135,9 +135,9 @@ def _of_mask(
     backend: str | None,
 ) -> da.Array:
     arguments.check_options(squared=squared, border=border, threshold=threshold, backend=backend)
-    passes = Passes(plan.directory(scratch), plan.bytes_of(block_bytes), backend)
+    how = passes(scratch, block_bytes, backend)
     given = image(mask, spacing, spatial_dims, threshold)
-    return transform(given, passes, signed=signed, squared=squared, closed=arguments.check_border(border))
+    return transform(given, how, signed=signed, squared=squared, closed=arguments.check_border(border))
 
 
 class Image(NamedTuple):
@@ -169,6 +169,13 @@ class Passes(NamedTuple):
     scratch: str | None
     limit: int  # bytes that a task may hold
     backend: str | None
+
+
+def passes(scratch: str | None, block_bytes: int | str, backend: str | None) -> Passes:
+    """Check the arguments; whether the backend can run is for the workers to say."""
+    if backend is not None:
+        backends.named(backend)
+    return Passes(plan.directory(scratch), plan.bytes_of(block_bytes), backend)
 
 
 def image(mask: Any, spacing: Any, spatial_dims: int | None, threshold: float | None, name: str = "mask") -> Image:
@@ -204,11 +211,9 @@ def _foreground(block: Any, threshold: float | None) -> Any:
     return (block != 0) & (block == block)  # NaN is background
 
 
-def transform(
-    given: Image, passes: Passes, *, signed: bool, squared: bool, closed: bool, copy: int = 0
-) -> da.Array:
+def transform(given: Image, how: Passes, *, signed: bool, squared: bool, closed: bool, copy: int = 0) -> da.Array:
     """Squared or plain distances, signed or of the foreground alone; see :func:`.plan.exchange` on ``copy``."""
-    scratch, limit, backend = passes
+    scratch, limit, backend = how
     arguments.check_sides("mask", given.mask.shape, given.dims)
     arguments.check_squares_fit(given.sides, given.spacing)
     mask, axes, sides = given.mask, given.axes, given.sides
