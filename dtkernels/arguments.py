@@ -60,9 +60,19 @@ def check_function(name: str, value: Any) -> torch.Tensor:
     return function
 
 
+def needs_gradient(value: torch.Tensor) -> bool:
+    """Whether a gradient is asked for, by a transform of ``torch.func`` outside of another, too."""
+    if not torch.is_grad_enabled():
+        return False
+    if not torch.compiler.is_compiling():  # a compiler sees through
+        while not value.requires_grad and functorch.is_functorch_wrapped_tensor(value):
+            value = functorch.get_unwrapped(value)
+    return value.requires_grad
+
+
 def check_no_gradient(name: str, value: torch.Tensor) -> None:
     """A mask has no derivative: asking for one is a mistake that would pass silently."""
-    if value.requires_grad and torch.is_grad_enabled():
+    if needs_gradient(value):
         raise ValueError(
             f"{name}: expected a tensor that needs no gradient (a distance map of a mask is piecewise "
             f"constant in it), got requires_grad=True; pass {name}.detach() or call under torch.no_grad()"
@@ -73,21 +83,9 @@ def has_tangent(value: Any) -> bool:
     """Whether a forward derivative is asked for; a compiler asks for none."""
     if torch.compiler.is_compiling() or forward_ad._current_level < 0 or not isinstance(value, torch.Tensor):
         return False
-    return forward_ad.unpack_dual(value).tangent is not None
-
-
-def is_tracked_by_func(value: Any) -> bool:
-    """Whether ``torch.func.grad`` is on its way through, as it is through no operator registered in Python.
-
-    A compiler cannot tell.
-    """
-    if torch.compiler.is_compiling():
-        return False
-    while isinstance(value, torch.Tensor) and functorch.is_functorch_wrapped_tensor(value):
-        if functorch.is_gradtrackingtensor(value):
-            return True
+    while functorch.is_batchedtensor(value):
         value = functorch.get_unwrapped(value)
-    return False
+    return forward_ad.unpack_dual(value).tangent is not None
 
 
 def check_no_tangent(name: str, value: Any) -> None:
@@ -122,11 +120,17 @@ def resolve_spatial_dims(ndim: int, spatial_dims: int | None, name: str = "mask"
     return spatial_dims
 
 
-def operator_spacing(spacing: SpacingLike, spatial_dims: int) -> list[float] | torch.Tensor | None:
+def operator_spacing(
+    spacing: SpacingLike, spatial_dims: int, *, differentiable: bool = False
+) -> list[float] | torch.Tensor | None:
     """What users may write as ``spacing``, in the form that the operators take."""
-    if spacing is None or (isinstance(spacing, torch.Tensor) and spacing.ndim == 2):
-        return spacing
+    if spacing is None:
+        return None
     if isinstance(spacing, torch.Tensor):
+        if not differentiable:
+            check_no_gradient("spacing", spacing)
+        if spacing.ndim == 2:
+            return spacing
         raise ValueError(
             "spacing: expected a number, a sequence of numbers or a 2-D tensor (one row per sample), "
             f"got a {spacing.ndim}-D tensor; use spacing.tolist()"

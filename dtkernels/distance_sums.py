@@ -246,9 +246,17 @@ def error(p: Tensor, values: Tensor, first: int | None) -> Tensor:
     """
     if first is None:
         return values.to(p.dtype, copy=True).sub_(p)
-    names = over_space(torch.arange(first, first + p.shape[1], device=p.device), p)
-    named = torch.empty_like(p, memory_format=torch.contiguous_format).copy_(names)
-    return named.eq_(values).sub_(p)
+    return named(p, values, first).sub_(p)
+
+
+def named(like: Tensor, labels: Tensor, first: int) -> Tensor:
+    """1 where ``labels`` is ``first``, ``first + 1``, ..., else 0, in a single new tensor ``like`` another."""
+    names = over_space(torch.arange(first, first + like.shape[1], device=like.device), like)
+    if abs(first) + like.shape[1] > 1 << 24:  # a label may be rounded onto a name
+        return (labels == names).to(like.dtype)
+    # Torch would compare numbers of two dtypes in copies of one.
+    result = torch.empty_like(like, memory_format=torch.contiguous_format).copy_(labels)
+    return result.eq_(names.to(like.dtype))
 
 
 # ---- gradients ---------------------------------------------------------------------------------------
@@ -278,6 +286,6 @@ def backward_hausdorff(ctx: Any, grad: Tensor | None, _: Any) -> tuple[Tensor | 
     if torch.is_grad_enabled():
         raise RuntimeError(
             "hausdorff_sums: expected backward without create_graph, since it has no second derivative; "
-            "HausdorffDTLoss of a float64 input has one"
+            "HausdorffDTLoss has one"
         )
     return backward_boundary(ctx, grad, _)

@@ -316,7 +316,7 @@ def envelope(
     if not isinstance(return_index, bool):
         raise TypeError(f"return_index: expected a bool, got {return_index!r}")
     dims = arguments.resolve_spatial_dims(f.ndim, spatial_dims, "f")
-    given = arguments.operator_spacing(spacing, dims)
+    given = arguments.operator_spacing(spacing, dims, differentiable=True)
     arguments.check_no_tangent("f", f)
     arguments.check_no_tangent("spacing", given)
     rows = isinstance(given, Tensor)

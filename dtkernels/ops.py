@@ -34,7 +34,7 @@ import torch
 from torch import Tensor
 from torch.library import Library
 
-from . import arguments, distance_sums, parabolas, remap, transform
+from . import arguments, batching, distance_sums, parabolas, remap, transform
 from .formula import Options
 
 _library = Library("dtk", "DEF")
@@ -234,14 +234,9 @@ def _sums_vmap(operator: str) -> Callable[..., Any]:
 
     def rule(info: Any, in_dims: Any, *args: Any, **options: Any) -> Any:
         size = info.batch_size
-        tensors = [
-            x
-            if not isinstance(x, Tensor)
-            else (x.expand(size, *x.shape) if at is None else x.movedim(at, 0)).flatten(0, 1)
-            for x, at in zip(args, in_dims, strict=True)
-        ]
-        results = getattr(torch.ops.dtk, operator)(*tensors, **options)
-        return tuple(r.unflatten(0, (size, r.shape[0] // size)) for r in results), (0, 0)
+        return batching.split(
+            size, getattr(torch.ops.dtk, operator)(*batching.join(size, in_dims, args), **options)
+        )
 
     return rule
 

@@ -248,7 +248,7 @@ def test_no_label_wraps_around(backend: Backend, dtype: torch.dtype, first: int)
 
 
 def test_boundary_loss_per_sample() -> None:
-    """torch.func.grad goes through whole maps, since it goes through no operator of a library."""
+    """torch.func.grad and vmap in both orders."""
     p, target, _, _ = make_case((3, 2, 7, 5), "bool")
     loss = BoundaryLoss(sigmoid=True, reduction="sum")
     each = torch.func.vmap(torch.func.grad(lambda x, g: loss(x[None], g[None])))(p, target)

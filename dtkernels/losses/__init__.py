@@ -1,9 +1,10 @@
 """Losses on distance maps, with the constructor words of MONAI's losses.
 
 The maps are computed in ``forward``, on the device of the tensors, without a host synchronisation and without a
-loop over samples or classes; every loss is float32 under autocast and finite for absent classes. Maps of the
-target that were computed beforehand are taken as ``maps=``. :mod:`dtkernels.losses.functional` has each loss as a
-function.
+loop over samples or classes; every loss is float32 under autocast and finite for absent classes. ``torch.compile``
+traces every loss, and ``torch.func.grad`` and ``vmap`` take it, one in the other and ``grad`` compiled, too. Maps
+of the target that were computed beforehand are taken as ``maps=``. :mod:`dtkernels.losses.functional` has each
+loss as a function.
 
 On probabilities:
 

@@ -24,9 +24,9 @@ class BoundaryLoss(RegionWiseLoss):
     nothing and has no gradient.
 
     The map is a constant: the gradient is :math:`\varphi_G / N`, with respect to ``input`` alone. Nothing is read
-    back to the host, and ``torch.compile(fullgraph=True)`` traces the loss. Beside input and target it needs at
-    most three float32 maps of the input's size at a time, one of which is the activation's result, and keeps that
-    one and one more for the gradient.
+    back to the host, ``torch.compile(fullgraph=True)`` traces the loss, and ``torch.func`` differentiates and maps
+    it. Beside input and target it needs at most three float32 maps of the input's size at a time, one of which is
+    the activation's result, and keeps that one and one more for the gradient.
 
     With one channel, ``softmax``, ``to_onehot_y`` and ``include_background=False`` are ignored with a warning.
 

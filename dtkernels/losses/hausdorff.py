@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from ..arguments import SpacingLike
+from ..batching import is_transformed
 from ..boundary_distances import inside_, to_boundary_
 from ..distance_sums import over_space
-from ._sums import WeightedSquaredError
+from ._sums import HausdorffSums, WeightedSquaredError
 from .segmentation import SegmentationLoss, Truth, check_choice, check_number
 
 
@@ -43,11 +44,11 @@ class HausdorffDTLoss(SegmentationLoss):
     absent from both costs 0, one that is missed entirely costs what the other mask's distances give.
 
     The distances are constants of the prediction: the gradient is :math:`2 (p - g) (d_P^\alpha + d_G^\alpha) / N`,
-    with respect to ``input`` alone; a second derivative needs a float64 input. Nothing is read back to the host,
-    and ``torch.compile(fullgraph=True)`` traces the loss. Beside input and target it needs at most three float32
-    maps of the input's size at a time (and, on CPUs, a float32 copy of the labels), one of which is the
-    activation's result, and keeps that one and one more for the gradient. A bool map of that size is
-    added with ``ignore_index``.
+    with respect to ``input`` alone, and there is a second one. Nothing is read back to the host,
+    ``torch.compile(fullgraph=True)`` traces the loss, and ``torch.func`` differentiates and maps it. Beside input
+    and target it needs at most three float32 maps of the input's size at a time, one of which is the activation's
+    result, and keeps that one and one more for the gradient. A bool map of that size is added with
+    ``ignore_index``.
 
     With one channel, ``softmax``, ``to_onehot_y`` and ``include_background=False`` are ignored with a warning.
 
@@ -125,7 +126,7 @@ class HausdorffDTLoss(SegmentationLoss):
     def _per_class(self, input: Tensor, truth: Truth, spacing: SpacingLike) -> Tensor:
         if self.alpha in (1, 2) and truth.is_summed(input):
             p = self._probabilities(input, truth)
-            sums = truth.sums("hausdorff_sums", p, spacing, alpha=int(self.alpha), variant=self.variant)
+            sums = truth.sums(HausdorffSums, p, spacing, int(self.alpha), self.variant)
             return self._mean(sums, truth)
         squared = self.alpha == 2
         if truth.given is not None:
@@ -134,7 +135,9 @@ class HausdorffDTLoss(SegmentationLoss):
             weight = self._powers_(truth.sdf(spacing, squared=squared))
         p = self._probabilities(input, truth)
         if VARIANTS[self.variant].of_prediction:
-            weight.add_(self._powers_(truth.sdf_of(p, spacing, squared=squared)))
+            of_prediction = self._powers_(truth.sdf_of(p, spacing, squared=squared))
+            weight = weight + of_prediction if is_transformed() else weight.add_(of_prediction)
+            del of_prediction
         truth.hide_(weight)
         sums = WeightedSquaredError.apply(p, weight, truth.values, truth.first)  # type: ignore[no-untyped-call]
         return self._mean(sums, truth)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from torch import Tensor
 
 from ..arguments import SpacingLike, host_spacing, operator_spacing
-from ._sums import Length, spatial_axes
+from ._sums import BoundarySums, Length, spatial_axes
 from .segmentation import MapLoss, Truth, check_number
 
 # Maps that an operator makes and sums in one: whether distances inside are shorter by 1.
@@ -40,8 +40,8 @@ class RegionWiseLoss(MapLoss):
     voxel. (The public code of Chen et al. joins the differences of two diagonal neighbours under one root; here
     they are one voxel's.)
 
-    Results, memory and devices are as of :class:`~dtkernels.losses.BoundaryLoss`; ``length`` takes two more maps
-    and has no second derivative. A class absent from the target has the map 1 throughout (``"rrw"``, ``"ac"``):
+    Results, memory and devices are as of :class:`~dtkernels.losses.BoundaryLoss`; ``length`` takes two more maps.
+    A class absent from the target has the map 1 throughout (``"rrw"``, ``"ac"``):
     its probability costs; it has 0 with the signed maps.
 
     References:
@@ -112,7 +112,7 @@ class RegionWiseLoss(MapLoss):
             sums = (p * self._map(truth, spacing)).sum(spatial_axes(p)) + self.length * of_length
         elif self.convention in SHIFTS and truth.is_summed(input):
             p = self._probabilities(input, truth)
-            sums = truth.sums("boundary_sums", p, spacing, shift=SHIFTS[self.convention])
+            sums = truth.sums(BoundarySums, p, spacing, SHIFTS[self.convention])
         else:
             # The map first: it is made in two tensors, and the activation's result is not there yet.
             z = self._map(truth, spacing)
@@ -121,7 +121,7 @@ class RegionWiseLoss(MapLoss):
         return self._mean(sums, truth)
 
 
-def _inverse(spacing: SpacingLike, p: Tensor) -> tuple[tuple[float, ...], Tensor | None]:
+def _inverse(spacing: SpacingLike, p: Tensor) -> tuple[tuple[float, ...] | None, Tensor | None]:
     """One over the spacing: a number for each spatial axis, or (B, n)."""
     dims = p.ndim - 2
     given = operator_spacing(spacing, dims)
@@ -129,4 +129,4 @@ def _inverse(spacing: SpacingLike, p: Tensor) -> tuple[tuple[float, ...], Tensor
         return tuple(1 / s for s in host_spacing(given, dims)[3 - dims :]), None
     if given.shape != (p.shape[0], dims):
         raise ValueError(f"spacing: expected shape {(p.shape[0], dims)}, got {tuple(given.shape)}")
-    return (), given.reciprocal()
+    return None, given.reciprocal()

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..arguments import SpacingLike
 from ..nn import SmoothHeaviside
-from ._sums import AbsoluteError, HeavisideMasses, Products, ratios, spatial_axes
+from ._sums import HeavisideMasses, Products, ratios, spatial_axes
 from .segmentation import MapLoss, Truth, check_choice, check_number
 
 FORMS = ("ratio", "pointwise")
@@ -99,7 +99,7 @@ class SDFProductLoss(MapLoss):
 
     def _product(self, q: Tensor, y: Tensor, truth: Truth) -> Tensor:
         if self.form == "pointwise":
-            return -self._mean(ratios(q, y if truth.given is None else y.clone()), truth)
+            return self._mean(ratios(q, y if truth.given is None else y.clone()), truth)
         cross, of_q = Products.apply(q, y, truth.ignored)  # type: ignore[no-untyped-call]
         return self._ratio(cross, of_q, y)
 
@@ -126,8 +126,7 @@ class ShapeAwareLoss(SDFProductLoss):
     As printed, eq. 3 of the paper has neither the sign nor the k of its code: the map is negative inside, where
     :math:`1 / (1 + e^{-k q})` would be 0. Here p is 1 inside.
 
-    Results are as of :class:`SDFProductLoss`; at most three float32 maps of the input's size and a bool one are
-    held at a time (five with ``form="pointwise"``).
+    Results are as of :class:`SDFProductLoss`; at most three float32 maps of the input's size are held at a time.
 
     References:
         Xue et al., Shape-aware organ segmentation by predicting signed distance maps, AAAI 2020, arXiv:1912.03849.
@@ -198,12 +197,10 @@ class ShapeAwareLoss(SDFProductLoss):
         overlap = self._overlap(q, truth)
         y = self._map(truth, spacing)
         if self.form == "pointwise":
-            error = AbsoluteError.apply(q, y, truth.ignored, 0.0)  # type: ignore[no-untyped-call]
-            product = -self._mean(ratios(q, y.clone()), truth)
-        else:
-            cross, of_q, error = Products.apply(q, y, truth.ignored, True)  # type: ignore[no-untyped-call]
-            product = self._ratio(cross, of_q, y)
-        return overlap + self.weight * (product + self._mean(error, truth))
+            both = ratios(q, y if truth.given is None else y.clone(), truth.ignored, error=True)
+            return overlap + self.weight * self._mean(both, truth)
+        cross, of_q, error = Products.apply(q, y, truth.ignored, True)  # type: ignore[no-untyped-call]
+        return overlap + self.weight * (self._ratio(cross, of_q, y) + self._mean(error, truth))
 
     def _overlap(self, q: Tensor, truth: Truth) -> Tensor:
         common, of_p = HeavisideMasses.apply(q, self.heaviside.k, truth.values, truth.first, truth.ignored)  # type: ignore[no-untyped-call]

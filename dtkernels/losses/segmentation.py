@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import warnings
@@ -17,13 +18,13 @@ from ..arguments import (
     check_no_gradient,
     check_tensor,
     has_tangent,
-    is_tracked_by_func,
     labels_from,
     operator_spacing,
     where_equal,
 )
+from ..batching import SampleFunction
 from ..formula import check_name
-from ._sums import ScoredSoftmax, spatial_axes
+from ._sums import ScoredSoftmax, SecondOfTwo, spatial_axes
 
 REDUCTIONS = ("mean", "sum", "none")
 
@@ -66,7 +67,7 @@ class Truth:
             return functional.sdf(
                 x.detach(), spacing, spatial_dims=self.spatial_dims, squared=squared, threshold=0.5
             )
-        mask = (x > 0.5).logical_and_(~self.ignored)
+        mask = (x > 0.5) & ~self.ignored
         return functional.sdf(mask, spacing, spatial_dims=self.spatial_dims, squared=squared)
 
     def map(self, convention: str, spacing: SpacingLike) -> Tensor:
@@ -83,28 +84,26 @@ class Truth:
         elif self.ignored is None:
             result = maps.distance_map(self.values.detach(), convention, spacing, threshold=0.5, **words)
         else:
-            mask = (self.values > 0.5).logical_and_(~self.ignored)
+            mask = (self.values > 0.5) & ~self.ignored
             result = maps.distance_map(mask, convention, spacing, **words)
         return self.hide_(result)
 
     def is_summed(self, input: Tensor) -> bool:
-        """Whether :meth:`sums` takes this target, with a prediction of the dtype of ``input``."""
+        """Whether :meth:`sums` takes this target, and what is asked of ``input``."""
         return (
             self.given is None
             and self.ignored is None
-            and input.dtype != torch.float64  # which has second derivatives
             and not self.values.requires_grad
             and not has_tangent(input)
-            and not is_tracked_by_func(input)
         )
 
-    def sums(self, operator: str, p: Tensor, spacing: SpacingLike, **options: Any) -> Tensor:
-        """(B, C) by an operator of :mod:`~dtkernels.distance_sums`, which keeps the gradient and makes no maps."""
+    def sums(self, function: type[SampleFunction], p: Tensor, spacing: SpacingLike, *options: Any) -> Tensor:
+        """(B, C) by an operator of :mod:`~dtkernels.distance_sums`, which makes no maps but the gradient."""
         given = operator_spacing(spacing, self.spatial_dims)
-        form = getattr(torch.ops.dtk, operator)
-        call = form.per_sample if isinstance(given, Tensor) else form.default
-        result: Tensor = call(p, self.values, given, first_label=self.first, **options)[0]
-        return result
+        rows = given if isinstance(given, Tensor) else None
+        host = None if given is None or isinstance(given, Tensor) else tuple(given)
+        sums: Tensor = function.apply(p, self.values, host, rows, self.first, *options)[0]  # type: ignore[no-untyped-call]
+        return sums
 
     def mask(self) -> Tensor:
         """(B, C, *spatial) bool: where each scored class is, ignored voxels or not."""
@@ -203,7 +202,7 @@ class SegmentationLoss(torch.nn.Module):
             )
         if target.device != input.device:
             raise ValueError(f"target: expected a tensor on {input.device} like the input, got {target.device}")
-        with torch.autocast(input.device.type, enabled=False):
+        with _full_precision(input.device):
             truth = self._read(input, target, maps)
             return self._reduce(self._per_class(input, truth, spacing), truth)
 
@@ -281,7 +280,9 @@ class SegmentationLoss(torch.nn.Module):
         if self.sigmoid:
             p = torch.sigmoid(p)
         if self.softmax and truth.classes < input.shape[1]:
-            return ScoredSoftmax.apply(p, input.shape[1] - truth.classes)  # type: ignore[no-any-return, no-untyped-call]
+            if input.shape[1] == 2:
+                return SecondOfTwo.apply(p)  # type: ignore[no-any-return, no-untyped-call]
+            return ScoredSoftmax.apply(p, input.shape[1] - truth.classes)[0]  # type: ignore[no-any-return, no-untyped-call]
         if self.softmax and input.shape[1] > 1:
             p = torch.softmax(p, 1)
         if self.other_act is not None:
@@ -353,6 +354,11 @@ class MapLoss(SegmentationLoss):
         if truth.given is None:
             return truth.map(self.convention, spacing)
         return truth.hide(truth.given)
+
+
+def _full_precision(device: torch.device) -> contextlib.AbstractContextManager[Any]:
+    """No autocast, of which the meta device has none."""
+    return contextlib.nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)
 
 
 def check_choice(name: str, value: str, choices: Iterable[str]) -> str:
