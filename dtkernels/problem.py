@@ -55,6 +55,13 @@ class Spacing(NamedTuple):
     rows: int = 1
 
 
+class Mapping(NamedTuple):
+    """A formula (:mod:`dtkernels.formula`) that needs no more than a voxel's own distance."""
+
+    formula: tuple[float, ...]
+    inner_zero: bool  # foreground up to one step from the background gets the formula's ``edge``: at equal spacing
+
+
 class Problem(NamedTuple):
     """An exact Euclidean transform of every image of a batch."""
 
@@ -69,6 +76,7 @@ class Problem(NamedTuple):
     # distances of each image, after spacing: [of foreground voxels, of background voxels (if signed)].
     extrema: int = 0
     out_dtype: DType = DType.FLOAT32  # FLOAT32, FLOAT16, BFLOAT16 or UINT8
+    mapping: Mapping | None = None  # of distances as float32, to be written instead of them; no extrema then
 
 
 class Inside(enum.IntEnum):

@@ -1,8 +1,9 @@
-"""The operator behind :func:`dtkernels.distance_map`: one transform, then one pass that makes a map of it.
+"""The operator behind :func:`dtkernels.distance_map`: one transform, and a formula that makes a map of it.
 
-The pass evaluates a :class:`~dtkernels.formula.Formula` in place: in a kernel where the backend has one, in
-elementwise torch operators elsewhere. The largest distances come with the transform's last pass, and whatever
-depends on the data stays on the device.
+The transform evaluates the :class:`~dtkernels.formula.Formula` where it writes the distance, if the backend has
+``MAPS`` and the formula needs no more than that distance. Otherwise a pass does, in place: in a kernel where the
+backend has one, in elementwise torch operators elsewhere. The largest distances come with the transform's last
+pass, and whatever depends on the data stays on the device.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from torch import Tensor
 
 from . import arguments, backends, memory, transform
 from .formula import Formula, Options, Side, Vector, check, formula
-from .problem import ContourProblem, FacesProblem, Inside, RemapProblem, Rule
+from .problem import ContourProblem, FacesProblem, Inside, Mapping, RemapProblem, Rule
 
 Scalar = float | Tensor
 
@@ -66,20 +67,31 @@ def distance_map(
     ):
         inside = Inside.POSITIVE  # nobody asks how far a background voxel is
 
+    mapping = None
+    if (
+        getattr(chosen, "MAPS", False)
+        and not (f.uses_maxima or apart or contour or _is_distance(f, o, inside))
+        and "error" not in (o.on_empty, o.on_full)
+        and (o.boundary != "inner_zero" or _equal(spacing))  # then only they are one step away
+    ):
+        mapping = Mapping(tuple(f.floats()), o.boundary == "inner_zero")
+
     extrema = None
     if f.uses_maxima and not apart and not contour:
         extrema = torch.zeros((*images[:2], 2), dtype=torch.float32, device=mask.device)
     # A closed border has made the outermost foreground contour already, and is none for the background.
     common: dict[str, Any] = {"border": "open" if contour else o.border, "backend": backend}
-    if inside == Inside.NEGATIVE and num_classes == 2 and o.border == "open" and (binary or _is_binary(mask)):
+    two = mapping is None and inside == Inside.NEGATIVE and num_classes == 2 and o.border == "open"
+    if two and (binary or _is_binary(mask)):
         phi = _of_two_classes(mask, images, shape, dims, spacing, out, extrema, common)
     else:
         source = layout
         if contour:
             source = arguments.mask_layout(_off_contour(layout, o, dims, chosen), 3, None)
         signed = inside == Inside.NEGATIVE
-        phi = transform.run(source, shape, dims, spacing, signed=signed, out=out, extrema=extrema, **common)
-    if not phi.numel():
+        common.update(out=out, extrema=extrema, mapping=mapping)
+        phi = transform.run(source, shape, dims, spacing, signed=signed, **common)
+    if not phi.numel() or mapping is not None:
         return phi
     maps = phi.view(images)
     if "error" in (o.on_empty, o.on_full):
@@ -106,9 +118,7 @@ def distance_map(
             labels, counts = transform.label(mask, spatial_dims=dims, threshold=threshold, **options)
         else:
             labels, counts = transform.label(foreground(layout), spatial_dims=3, **options)
-    if inside == Inside.NEGATIVE and f.is_identity and o.boundary != "inner_zero":
-        return phi
-    if inside == Inside.POSITIVE and f == Formula(Side(1.0), Side(0.0), empty=(0.0, 0.0), full=(math.inf, 0.0)):
+    if _is_distance(f, o, inside):
         return phi
 
     if hasattr(chosen, "remap"):
@@ -129,6 +139,13 @@ def distance_map(
     else:
         evaluate(maps, f, o, layout, dims, inside, rows if given.values is None else given.values, extrema, labels)
     return phi
+
+
+def _is_distance(f: Formula, o: Options, inside: Inside) -> bool:
+    """Whether the map is what the transform writes."""
+    if inside == Inside.POSITIVE:
+        return f == Formula(Side(1.0), Side(0.0), empty=(0.0, 0.0), full=(math.inf, 0.0))
+    return inside == Inside.NEGATIVE and f.is_identity and o.boundary != "inner_zero"
 
 
 def _is_binary(labels: Tensor) -> bool:

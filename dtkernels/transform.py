@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from . import arguments, backends, memory
-from .problem import LabelProblem, NearestProblem, Problem, Spacing
+from .problem import LabelProblem, Mapping, NearestProblem, Problem, Spacing
 
 OpSpacing = Sequence[float] | torch.Tensor | None
 
@@ -213,8 +213,9 @@ def run(
     out: torch.Tensor | None = None,
     out_dtype: torch.dtype | None = None,
     extrema: torch.Tensor | None = None,
+    mapping: Mapping | None = None,
 ) -> torch.Tensor:
-    """One transform of every image of a batch."""
+    """One transform of every image of a batch; ``mapping`` is for a backend that has ``MAPS``."""
     source = layout.source
     closed = arguments.check_border(border)
     values, rows = spacing_of(spacing, dims, source, layout.image.shape[0])
@@ -234,7 +235,8 @@ def run(
         converts = dtype == torch.float32 or getattr(chosen, "CONVERTS", False)
         into = out if converts else memory.empty(shape, torch.float32, source.device)
         number = arguments.OUT_DTYPES[into.dtype]
-        problem = Problem(layout.image, dims, values, signed, squared, closed, into.data_ptr(), pointer, number)
+        address = into.data_ptr()
+        problem = Problem(layout.image, dims, values, signed, squared, closed, address, pointer, number, mapping)
         chosen.run(problem, source, rows, into)
         if extrema is not None and not fused:
             read_extrema(into, extrema, signed=signed, squared=squared)

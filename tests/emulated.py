@@ -32,6 +32,7 @@ plans: Any = importlib.import_module("dtkernels.plans.transform")
 nearest_plans: Any = importlib.import_module("dtkernels.plans.nearest")
 weigh_plans: Any = importlib.import_module("dtkernels.plans.weigh")
 label_plans: Any = importlib.import_module("dtkernels.plans.label")
+remap_plans: Any = importlib.import_module("dtkernels.plans.remap")
 problems: Any = importlib.import_module("dtkernels.problem")
 DType, Rule, Measure = problems.DType, problems.Rule, problems.Measure
 
@@ -125,6 +126,7 @@ class Options(NamedTuple):
     out: str = "float32"  # dtype of the result; bfloat16 comes in uint16
     keyed: bool = True  # of the feature transform
     joint: bool | None = None  # of weighed sums
+    mapping: Any = None  # the formula of a map
 
 
 def transform(library: Library, image: NDArray[Any], dims: int, options: Options) -> NDArray[Any]:
@@ -138,12 +140,31 @@ def transform_with_extrema(
     """Transform of an image with axes (batch, class, z, y, x)."""
     described, spacing, largest = _image(image, options), _spacing(options), _address(extrema)
     problem = problems.Problem(
-        described, dims, spacing, options.signed, options.squared, options.closed, 0, largest, DTYPES[options.out]
-    )
+        described, dims, spacing, options.signed, options.squared, options.closed, 0, largest, DTYPES[options.out],
+        options.mapping,
+    )  # fmt: skip
     plan = plans.plan(problem, options.device, options.max_blocks, options.solver, options.fused)
     element = np.dtype("uint16" if options.out == "bfloat16" else options.out)
     out = execute(library, plan, described, spacing.data, element.itemsize, extrema=largest)[0]
     return out.view(element).reshape(described.shape)
+
+
+def remap(
+    library: Library, distances: NDArray[np.float32], image: NDArray[Any], dims: int, options: Options
+) -> NDArray[np.float32]:
+    """What the pass over maps makes of distances, by ``options.mapping``."""
+    described, spacing, mapping = _image(image, options), _spacing(options), options.mapping
+    maps, *guards = _guarded(distances.nbytes)
+    maps.view(np.float32)[:] = distances.ravel()
+    inside = problems.Inside.NEGATIVE if options.signed else problems.Inside.POSITIVE
+    problem = problems.RemapProblem(
+        0, described, dims, spacing, inside, mapping.inner_zero, options.closed, mapping.formula, 0, 0, 0
+    )
+    plan = remap_plans.plan(problem, options.device, options.max_blocks)
+    for launch in plan.bind(described.data, spacing.data, maps.ctypes.data, 0):
+        library.launch(launch)
+    assert all((guard == GARBAGE).all() for guard in guards), "written beside the maps"
+    return maps.view(np.float32).reshape(distances.shape)
 
 
 def nearest(

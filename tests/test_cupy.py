@@ -34,6 +34,7 @@ from emulator import build
 
 import dtkernels as dtk
 from dtkernels.backends import cupy as backend
+from dtkernels.maps import CONVENTIONS
 from dtkernels.plans import launch as plans
 from dtkernels.plans import transform
 
@@ -332,8 +333,12 @@ def test_label_as_on_the_cpu_backend(fake: FakeCuPy, shape: tuple[int, ...]) -> 
 @compiled
 @pytest.mark.parametrize(
     ("names", "only", "least"),
-    [(("label", "nearest"), "", 200), (("distance_sums",), " and (vmap or many-contiguous)", 9)],
-    ids=["label, nearest", "distance_sums"],
+    [
+        (("label", "nearest"), "", 200),
+        (("distance_sums",), " and (vmap or many-contiguous)", 9),
+        (("maps",), " and cupy and not operator and not vmap", 90),
+    ],
+    ids=["label, nearest", "distance_sums", "maps"],
 )
 def test_suites_of_other_operators(tmp_path: Path, names: tuple[str, ...], only: str, least: int) -> None:
     """The suites that other backends pass, through this front end and the emulated kernels."""
@@ -387,6 +392,42 @@ def test_tensors_are_read_where_they_lie(fake: FakeCuPy, dtype: torch.dtype) -> 
     pointers = np.frombuffer(scan.params, np.uint64, 6), np.frombuffer(last.params, np.uint64, 6)
     assert pointers[0][5] == pointers[1][5] == view.data_ptr()
     assert pointers[1][2] == out.data_ptr()
+
+
+# Their formulas need no more than a voxel's own distance; those of the second row only at equal spacing.
+OWN_DISTANCE = {
+    "edt_sdf", "ma_dtm", "kervadec", "ac", "hd_two", "li_odm", "li_sd", "unet_w", "truncated",
+    "diagonal", *("half", "ma_sdf"),
+}  # fmt: skip
+
+
+@emulated
+@compiled
+@pytest.mark.parametrize("name", list(CONVENTIONS))
+def test_maps_end_with_the_transform(fake: FakeCuPy, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Where they can: the same bits as by a pass over distances, in the launches of the distances."""
+    masks = torch.stack([mask_of((2, 9, 10, 12), density) for density in (0.0, 0.3, 0.95, 1.0)])
+    labels = torch.randint(0, 3, (2, 1, 9, 10, 12), generator=torch.Generator().manual_seed(1))
+    rows = torch.tensor([[1.0], [0.7], [2.0], [3.0]]).expand(4, 3)
+    for x, spacing, options in (
+        (masks, None, {}),
+        (masks, (3.0, 0.8, 1.5), {}),
+        (masks, (0.7,) * 3, {"border": "closed"}),
+        (masks, rows, {"spatial_dims": 3}),
+        (masks, (1.0, 2.0), {"spatial_dims": 2, "out": torch.empty(masks.shape)}),
+        (labels, None, {"num_classes": 3, "spatial_dims": 3}),
+        (labels == 1, None, {"num_classes": 2, "spatial_dims": 3}),
+    ):
+        results, passes = [], []
+        for fused in (True, False):
+            monkeypatch.setattr(backend, "MAPS", fused)
+            fake.launches.clear()
+            results.append(dtk.distance_map(x, name, spacing, backend="cupy", **options).clone())
+            passes.append([launch.kernel.partition("<")[0] for launch, _, _ in fake.launches])
+        assert torch.equal(results[0].view(torch.int32), results[1].view(torch.int32)), (spacing, options)
+        unequal = isinstance(spacing, tuple) and len(set(spacing)) > 1
+        own = name in OWN_DISTANCE and not (unequal and name in ("half", "ma_sdf"))
+        assert passes[1] == passes[0] + ["dtk::remap"] if own else passes[1] == passes[0]
 
 
 @emulated

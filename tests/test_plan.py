@@ -85,7 +85,7 @@ def fields(step: Step) -> dict[str, Any]:
         "source_format target_format last out_dtype squared closed axis_z axis_y axis_x this_axis scanned_axis "
         "singletons spacing_step weight_z weight_y weight_x scale"
     )
-    layout = struct.Struct("<9q17i4f4x")
+    layout = struct.Struct("<9q17i4f160x4x")
     return dict(zip(names.split(), layout.unpack(step.constant[-layout.size :]), strict=True))
 
 
@@ -208,7 +208,7 @@ def slice_fields(step: Step) -> dict[str, Any]:
         "pitch lanes_log2 teams team_threads out_dtype squared closed spacing_step weight_z weight_y weight_x "
         "scale plain"
     )
-    layout = struct.Struct("<2I18i4fi4x")
+    layout = struct.Struct("<2I18i4fi160x4x")
     return dict(zip(names.split(), layout.unpack(step.constant[-layout.size :]), strict=True))
 
 
@@ -253,7 +253,7 @@ def test_packed_slices_have_room_for_all(device: DeviceProperties) -> None:
         "slices classes_offset classes_pitch team_offset team_bytes z y x pitch none lanes_log2 teams "
         "team_threads out_dtype squared closed weight_z weight_y weight_x scale plain"
     )
-    layout = struct.Struct("<I15i4fi4x")
+    layout = struct.Struct("<I15i4fi160x4x")
     packed = 0
     for _ in range(300):
         sides = [rng.randint(2, 249), rng.randint(2, 140), rng.randint(2, 140)]

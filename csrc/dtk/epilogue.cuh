@@ -2,12 +2,14 @@
 // square root, spacing, sign and element type, and the largest squares of each image on the way.
 //
 // kIsPlain: the caller wants float32 and no extrema, as nearly every one does; the rest is decided at run
-// time.
+// time. Where the caller wants a map by a formula of a voxel's own distance, a Mapper is the end instead: the
+// map costs no bytes more than the distance.
 //
 // Extrema: for each image the largest finite squared distances of its foreground and of its background (0 in
 // an unsigned transform), taken by maximum into what the caller zeroed. Floats that are not negative compare
 // like their bits, so the order in which warps arrive does not show.
 #pragma once
+#include "evaluate.cuh"
 #include "operands.cuh"
 #include "outputs.h"
 #include "squares.cuh"
@@ -38,7 +40,8 @@ class Epilogue {
   using Cost = typename S::Cost;
 
  public:
-  static constexpr bool kPlain = kIsPlain;
+  static constexpr bool kPlain = kIsPlain;  // no cost is that of no site, and the border is open
+  static constexpr bool kPairs = kIsPlain;  // value() is all that a voxel takes
 
   template <typename Params>
   __device__ explicit Epilogue(const Params& params)
@@ -48,6 +51,14 @@ class Epilogue {
         squared_(params.squared != 0),
         scale_(params.scale),
         unit_(params.weight[0]) {}
+
+  __device__ static bool plain() { return kPlain; }
+
+  // `bits`: foreground of a signed transform where the highest one is set.
+  __device__ float value(Cost cost, uint32_t bits) const {
+    const float d = S::finish(cost, squared_, scale_);
+    return kSigned ? bits_to_float(float_to_bits(d) | (bits & 0x80000000u)) : d;
+  }
 
   // Element `at` of the output; `negative`: foreground of a signed transform. In an unsigned one it is
   // unused.
@@ -108,11 +119,63 @@ class Epilogue {
   Cost inside_ = 0, outside_ = 0;
 };
 
+// Used like an Epilogue, for voxels of one image.
+template <typename Value, bool kSigned>
+class Mapper {
+  using S = Squares<Value>;
+  using Cost = typename S::Cost;
+
+ public:
+  static constexpr bool kPlain = false;
+  static constexpr bool kPairs = true;
+
+  // `row`: of the image's spacing, or null; `plain`: no cost is that of no site, and the border is open.
+  template <typename Params>
+  __device__ Mapper(const Params& params, const double* row, bool plain)
+      : formula_(params.map.formula),
+        out_(static_cast<float*>(params.at.target)),
+        scale_(params.scale),
+        plain_(plain) {
+    const ImageSize size = image_size(params.map.size, row);
+    own_ = image_formula(formula_, ImageScale{0.0f, 0.0f, size.spacing, size.diagonal});
+    edges_ = params.map.inner_zero ? size.widest : -1.0f;
+  }
+
+  __device__ bool plain() const { return plain_; }
+
+  __device__ float value(Cost cost, uint32_t bits) const {
+    const float d = S::finish(cost, false, scale_);
+    const bool inside = kSigned ? int32_t(bits) < 0 : d > 0;
+    FormulaLine line = own_.outside;
+    if (inside) line = own_.inside;
+    const float value = formula_value(formula_, line, d);
+    if (cost == Cost(S::none())) return inside ? own_.full : own_.empty;
+    return inside && d <= edges_ ? formula_.edge : value;
+  }
+
+  __device__ void write(int64_t at, Cost cost, bool negative) {
+    out_[at] = value(cost, uint32_t(negative) << 31);
+  }
+
+  __device__ static bool has_extrema() { return false; }
+  __device__ void hand_over(int64_t) {}
+
+ private:
+  const Formula& formula_;
+  ImageFormula own_;
+  float* out_;
+  float scale_, edges_;
+  bool plain_;
+};
+
 // The end of a kernel that holds a slice in shared memory; weigh.cuh has another one.
 template <typename Value, bool kSigned, typename Params, typename Block>
 __device__ void write_slice(const Params& params, const Block& block, uint32_t slice, bool plain) {
   const int64_t image = slice / uint32_t(params.extent[0]);
-  if (plain) {
+  if (params.map.used) {
+    Mapper<Value, kSigned> end(params, block.spacing(slice), plain);
+    block.store(slice, end);
+  } else if (plain) {
     Epilogue<Value, kSigned, true> end(params);
     block.store(slice, end);
     end.reduce(image);

@@ -64,6 +64,7 @@ struct Lines {
   int32_t spacing_step;  // doubles between the rows of two groups
   float weight[3];       // by spacing column: float(spacing^2), unless at.spacing is set
   float scale;           // int32_t: the spacing, or its square; see Squares::finish
+  Mapping map;
 };
 
 // float(spacing^2) of a spacing column for the lines of `group`.
@@ -300,6 +301,13 @@ struct Pass {
 template <typename Value, bool kSigned, typename Pass>
 __device__ void write_tile(const Lines& params, const Pass& pass, const Squares<Value>& squares,
                            const typename Squares<Value>::Cost* border, int64_t) {
+  if (params.map.used) {
+    const double* rows = params.at.spacing;
+    Mapper<Value, kSigned> end(params, rows == nullptr ? nullptr : rows + pass.group * params.spacing_step,
+                               false);
+    pass.store_distances(squares, border, end);
+    return;
+  }
   Epilogue<Value, kSigned, false> end(params);
   end.reduce(pass.store_distances(squares, border, end));
 }

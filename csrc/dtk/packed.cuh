@@ -66,6 +66,7 @@ struct PackedSlices {
   float weight[3];  // the squared spacing
   float scale;
   int32_t plain;  // float32, no extrema, open border
+  Mapping map;
 };
 
 // Two halves of a word.
@@ -134,6 +135,9 @@ struct PackedSlice {
   }
 
   // ---- Run codes
+
+  // Of an image on the device: there is none, spacing is equal and known.
+  __device__ const double* spacing(uint32_t) const { return nullptr; }
 
   // Codes of a row in two neighbouring columns.
   template <bool kWhole>
@@ -583,9 +587,11 @@ struct PackedSlice {
   template <typename End>
   __device__ void store(uint32_t slice, End& end) const {
     using S = Squares<int32_t>;
-    if (End::kPlain && has_pairs()) {
-      store_pairs(slice);
-      return;
+    if constexpr (End::kPairs) {
+      if (end.plain() && has_pairs()) {
+        store_pairs(slice, end);
+        return;
+      }
     }
     const int height = params.extent[1], width = params.extent[2], half = this->height() >> 1;
     const int z = int(slice % uint32_t(params.extent[0]));
@@ -631,8 +637,8 @@ struct PackedSlice {
     return (params.extent[2] & 1) == 0 && (reinterpret_cast<uint64_t>(params.at.target) & 7) == 0;
   }
 
-  __device__ void store_pairs(uint32_t slice) const {
-    using S = Squares<int32_t>;
+  template <typename End>
+  __device__ void store_pairs(uint32_t slice, const End& end) const {
     const int height = params.extent[1], width = params.extent[2], pairs = width >> 1;
     const int odd = (this->height() >> 1) * params.pitch;
     float* out = static_cast<float*>(params.at.target) + int64_t(slice) * height * width;
@@ -648,10 +654,7 @@ struct PackedSlice {
           const uint8_t* at = classes + (y >> 3) * params.classes_pitch + 2 * pair;
           bits = uint32_t(*reinterpret_cast<const uint16_t*>(at)) >> (y & 7);
         }
-        const auto distance = [&](uint32_t cost, int bit) {
-          const float d = S::finish(cost, params.squared != 0, params.scale);
-          return bits_to_float(float_to_bits(d) | (bits << (31 - bit) & 0x80000000u));
-        };
+        const auto distance = [&](uint32_t cost, int bit) { return end.value(cost, bits << (31 - bit)); };
         *reinterpret_cast<float2*>(to) = float2{distance(left & 0xffffu, 0), distance(right & 0xffffu, 8)};
         if (y + 1 < height)
           *reinterpret_cast<float2*>(to + width) = float2{distance(left >> 16, 1), distance(right >> 16, 9)};

@@ -8,7 +8,7 @@
 // from the extrema that the transform's last pass has left. A contour takes the mask, whose neighbours the
 // caches hold, and a byte out.
 #pragma once
-#include "formula.h"
+#include "evaluate.cuh"
 #include "operands.cuh"
 
 namespace dtk {
@@ -20,12 +20,11 @@ struct Remap {
   Operands at;
   int64_t images, chunks, voxels;  // chunks and voxels of an image
   int64_t entries;
-  double host_spacing[3];
   Formula formula;
+  ImageSize size;
   int32_t inside;  // Inside
   int32_t inner_zero;
-  int32_t closed;  // bit k: beyond axis k of (z, y, x) is background
-  int32_t spatial_dims;
+  int32_t closed;           // bit k: beyond axis k of (z, y, x) is background
   int32_t rows_per_sample;  // 1: a row of spacing per sample
   int32_t asks_extrema;
 };
@@ -41,49 +40,12 @@ constexpr int kRemapChunk = 4096;
 constexpr int kRemapThreads = 256;
 constexpr int kComponentRun = 16;  // voxels that a thread combines before it takes a maximum in memory
 
-// exp(x) for x <= 0: 2^n exp(r), n the nearest integer to x / ln 2, and |r| at most ln 2 / 2, where the first
-// term that the series leaves out is below 2^-27. ln 2 is taken in two parts, the first of so few bits that
-// n times it is exact.
-__device__ inline float exp_negative(float x) {
-  x = x < -87.0f ? -87.0f : x;  // 2^-125.5: still a normal number
-  const int n = int(x * 1.44269504f - 0.5f);
-  const float r = (x - float(n) * 0.693359375f) + float(n) * 2.12194440e-4f;
-  float e = 1.0f / 5040.0f;
-  e = e * r + 1.0f / 720.0f;
-  e = e * r + 1.0f / 120.0f;
-  e = e * r + 1.0f / 24.0f;
-  e = e * r + 1.0f / 6.0f;
-  e = e * r + 0.5f;
-  e = e * r + 1.0f;
-  e = e * r + 1.0f;
-  return e * bits_to_float(uint32_t(n + 127) << 23);
+// What one image adds to the formula.
+__device__ inline ImageScale image_scale(const Remap& params, const ImageSize& size, int64_t index) {
+  const float* top = static_cast<const float*>(params.at.second) + 2 * index;
+  return {params.asks_extrema ? __fsqrt_rn(top[0]) : 0.0f, params.asks_extrema ? __fsqrt_rn(top[1]) : 0.0f,
+          size.spacing, size.diagonal};
 }
-
-// What one image adds to the formula, and the widest step between neighbours.
-struct RemapImage {
-  ImageScale scale;
-  float widest;
-
-  __device__ RemapImage(const Remap& params, int64_t index) {
-    const Image& image = params.at.image;
-    const int64_t row = params.rows_per_sample ? index / image.shape[1] : 0;
-    double squares = 0;
-    double most = 0;
-    double last = 1;
-    for (int axis = 3 - params.spatial_dims; axis < 3; ++axis) {
-      last = params.at.spacing != nullptr ? params.at.spacing[3 * row + axis] : params.host_spacing[axis];
-      const double extent = double(image.shape[2 + axis]) * last;
-      squares += extent * extent;
-      most = last > most ? last : most;
-    }
-    const float* top = static_cast<const float*>(params.at.second) + 2 * index;
-    scale.inside_top = params.asks_extrema ? __fsqrt_rn(top[0]) : 0.0f;
-    scale.outside_top = params.asks_extrema ? __fsqrt_rn(top[1]) : 0.0f;
-    scale.spacing = float(last);
-    scale.diagonal = __fsqrt_rn(float(squares));
-    widest = float(most) * 1.00001f;
-  }
-};
 
 // Where in its image a voxel is: 64-bit divisions for the first of a chunk, 32-bit ones for the others.
 struct RemapPlace {
@@ -144,12 +106,15 @@ __global__ void __launch_bounds__(kRemapThreads) remap(const __grid_constant__ R
     const int64_t index = item / params.chunks, first = item % params.chunks * kRemapChunk;
     const int64_t rest = params.voxels - first;
     const int count = rest < kRemapChunk ? int(rest) : kRemapChunk;
-    const RemapImage image(params, index);
     const Image& mask = params.at.image;
+    const double* row = params.at.spacing;
+    if (row != nullptr && params.rows_per_sample) row += 3 * (index / mask.shape[1]);
+    const ImageSize size = image_size(params.size, row);
+    const ImageScale scale = image_scale(params, size, index);
     const int64_t class_index = index % mask.shape[1];
     const int64_t start = index / mask.shape[1] * mask.stride[0] + class_index * mask.stride[1];
     const RemapPlace origin(mask, first);
-    const ImageFormula own = image_formula(f, image.scale);
+    const ImageFormula own = image_formula(f, scale);
     float* maps = static_cast<float*>(params.at.target) + index * params.voxels + first;
     const int32_t* labels =
         kComponents ? static_cast<const int32_t*>(params.at.source) + index * params.voxels + first : nullptr;
@@ -176,16 +141,10 @@ __global__ void __launch_bounds__(kRemapThreads) remap(const __grid_constant__ R
                           : params.inside == kPositive ? v > 0
                                                        : v < 0;
       FormulaLine line = inside ? own.inside : own.outside;
-      if (kComponents && inside) line = component_line(f, tops[label], image.scale);
-      float value;
-      if (f.rate != 0) {
-        value = line.slope * exp_negative(f.rate * (d * d)) + line.add;
-      } else {
-        value = (line.slope * d + line.offset) / line.divisor + line.add;
-      }
-      value = fminf(fmaxf(value, f.low), f.high);
+      if (kComponents && inside) line = component_line(f, tops[label], scale);
+      float value = formula_value(f, line, d);
       if (d == bits_to_float(0x7f800000u)) value = inside ? own.full : own.empty;
-      if (params.inner_zero && inside && d <= image.widest && is_edge(i)) value = f.edge;
+      if (params.inner_zero && inside && d <= size.widest && is_edge(i)) value = f.edge;
       maps[i] = value;
     }
   }

@@ -48,6 +48,7 @@ struct Slices {
   float weight[3];
   float scale;
   int32_t plain;  // float32, no extrema, open border
+  Mapping map;
 };
 
 // kCount codes of neighbouring columns in one word: what a reduction over many of them holds.
@@ -94,6 +95,12 @@ struct Slice {
 
   __device__ Squares<Value> squares(uint32_t slice, int column) const {
     return Squares<Value>(axis_weight(params, slice / params.group, column));
+  }
+
+  // The row of spacing on the device, if any.
+  __device__ const double* spacing(uint32_t slice) const {
+    const double* rows = params.at.spacing;
+    return rows == nullptr ? nullptr : rows + slice / params.group * uint32_t(params.spacing_step);
   }
 
   // Codes into values, kCount columns at a time; every thread stays with its columns. Returns whether the

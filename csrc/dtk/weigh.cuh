@@ -68,6 +68,7 @@ class Weigher {
         scale_(params.scale) {}
 
   static constexpr bool kPlain = false;  // the cost may be that of no site
+  static constexpr bool kPairs = false;
 
   // Element `at` of the maps.
   __device__ void write(int64_t at, Cost cost, bool negative) {

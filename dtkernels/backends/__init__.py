@@ -33,6 +33,7 @@ class Backend(Protocol):
 
     ``EXTREMA = True`` says that ``run`` fills ``problem.extrema``; without it transform.py reads them off the map.
     ``CONVERTS = True`` says that ``run`` writes ``problem.out_dtype``; without it transform.py converts float32.
+    ``MAPS = True`` says that ``run`` evaluates ``problem.mapping``; without it remap.py takes a second pass.
     """
 
     NAME: str

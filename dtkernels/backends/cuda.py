@@ -23,7 +23,7 @@ from .gpu import Gpu
 
 NAME = "cuda"
 DEVICES = ("cuda",)
-CONVERTS = EXTREMA = True
+CONVERTS = EXTREMA = MAPS = True
 
 
 def unavailable() -> str | None:

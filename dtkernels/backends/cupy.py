@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
 NAME = "cupy"
 DEVICES = ("cuda",)
-CONVERTS = EXTREMA = True
+CONVERTS = EXTREMA = MAPS = True
 
 OPTIONS = ("--std=c++17", "--fmad=false", "-lineinfo")  # as in CMakeLists.txt; no -ftz, whose default is false
 # Bytes of dynamic shared memory that a block gets without asking, beside what its kernel declares.

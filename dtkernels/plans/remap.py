@@ -10,6 +10,7 @@ import struct
 from math import prod
 
 from ..problem import ContourProblem, RemapProblem, Spacing
+from .formula import FORMULA, SIZE, formula_fields, size_fields
 from .launch import (
     MAX_GRID,
     NOWHERE,
@@ -20,13 +21,12 @@ from .launch import (
     Plan,
     Step,
     check_options,
-    float32,
     image_bytes,
 )
 
 CHUNK, THREADS, RUN = 4096, 256, 16  # of csrc/dtk/remap.cuh
 
-_REMAP = struct.Struct("<4q3d32f6i")
+_REMAP = struct.Struct(f"<4q{FORMULA}{SIZE}5i4x")
 _CONTOUR = struct.Struct("<3q2i")
 
 
@@ -66,12 +66,11 @@ def _plan(problem: RemapProblem, device: DeviceProperties, max_blocks: int | Non
         chunks,
         voxels,
         entries(problem),
-        *(spacing.values or (1.0, 1.0, 1.0)),
-        *map(float32, problem.formula),
+        *formula_fields(problem.formula),
+        *size_fields(image.shape, problem.spatial_dims, spacing),
         problem.inside,
         problem.inner_zero,
         closed,
-        problem.spatial_dims,
         spacing.values is None and spacing.rows > 1,
         problem.extrema,
     )

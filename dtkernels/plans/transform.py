@@ -14,7 +14,8 @@ import struct
 from math import prod
 from typing import NamedTuple
 
-from ..problem import DType, Image, Problem, Rule, Spacing
+from ..problem import DType, Image, Mapping, Problem, Rule, Spacing
+from .formula import MAPPING, mapping_fields
 from .launch import (
     MAX_GRID,
     NOWHERE,
@@ -53,9 +54,9 @@ FAR_16 = 248  # PackedSlice::kFar of csrc/dtk/packed.cuh
 STRIP = 8  # voxels per thread and site of the solver "strips" (csrc/dtk/strips.cuh)
 
 _SCAN = struct.Struct("<2i")
-_LINES = struct.Struct("<9q17i4f4x")
-_SLICES = struct.Struct("<2I18i4fi4x")
-_PACKED = struct.Struct("<I15i4fi4x")
+_LINES = struct.Struct(f"<9q17i4f{MAPPING}4x")
+_SLICES = struct.Struct(f"<2I18i4fi{MAPPING}4x")
+_PACKED = struct.Struct(f"<I15i4fi{MAPPING}4x")
 
 
 class Tile(NamedTuple):
@@ -88,6 +89,9 @@ def plan(
     ``_refusal`` decides. ``weighed``: the last step ends as in ``weigh.cuh`` and takes a ``Weighing`` behind its
     parameters; rows of spacing, if any, are one for every image then.
     """
+    mapping = problem.mapping
+    if mapping is not None and (problem.squared or problem.extrema or problem.out_dtype != DType.FLOAT32):
+        raise ValueError("mapping: expected float32 distances without extrema")
     return _plan(
         problem.image._replace(data=0),
         problem.spatial_dims,
@@ -97,6 +101,7 @@ def plan(
         problem.closed,
         problem.out_dtype,
         problem.extrema != 0,
+        mapping,
         device,
         max_blocks,
         solver,
@@ -115,6 +120,7 @@ def _plan(
     closed: bool,
     out_dtype: DType,
     extrema: bool,
+    mapping: Mapping | None,
     device: DeviceProperties,
     max_blocks: int | None,
     solver: str | None,
@@ -147,6 +153,8 @@ def _plan(
     if isotropic and spacing is not None:  # of use for extrema alone
         weights = (spacing[axes[0]] ** 2,) * 3
 
+    mapped = mapping_fields(mapping, shape, spatial_dims, spacings)
+
     steps: list[Step] = []
     scratch = 0
     source, source_format = (NOWHERE, 0), FROM_IMAGE
@@ -174,7 +182,7 @@ def _plan(
     if chosen is not None and fused is not False:
         plain = out_dtype == DType.FLOAT32 and not extrema and not closed
         ending = (out_dtype, squared, closed)
-        scaling = (*map(float32, weights), float32(scale), plain)
+        scaling = (*map(float32, weights), float32(scale), plain, *mapped)
         sign = str(signed).lower()
         if chosen == "packed":
             packed = _packed(sides, slices, device)
@@ -270,6 +278,7 @@ def _plan(
             3 if samples else 0,
             *map(float32, weights),
             float32(scale),
+            *mapped,
         )
         site = "uint8_t" if tile.site_bytes == 1 else "uint16_t"
         kernel = (
