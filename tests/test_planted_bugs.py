@@ -1,4 +1,5 @@
-"""Defects planted in the scan and in the kernels of slices: the cases that tests are made of must notice each.
+"""Defects planted in the scan, in the kernels of slices and in maps at their end: the cases that tests are made of
+must notice each.
 
 The headers are copied, and at each place of ``BUGS`` the copy has the right text and the wrong one, of which a
 number in the library chooses one at run time: so all defects take one build. ``race`` says that ThreadSanitizer
@@ -20,7 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import oracle
 import pytest
-from emulated import ROOT, Library, Options, Rule, as_image, masks, transform
+from emulated import ROOT, Library, Options, Rule, as_image, masks, problems, transform
 from emulator import build
 from numpy.typing import NDArray
 
@@ -211,6 +212,32 @@ BUGS = {
         "S::template offer<kSigned>(g, Value(-1))",
         "S::template offer<kSigned>(g, Value(1))",
     ),
+    # Maps at the end of a transform.
+    "map: sides of the image not added up": Bug(
+        "evaluate",
+        "known.sides[axis] * row[axis];\n    ",
+        "squares += extent * extent;",
+        "squares = extent * extent;",
+    ),
+    "map: spacing of the wrong axis": Bug("evaluate", "return {float(", "row[2]", "row[1]"),
+    "map: exponential far below the range of floats": Bug("evaluate", "x = x < ", "-87.0f", "-200.0f"),
+    "map: divided by 1 alone": Bug(
+        "evaluate", "line.offset;\n    if (", "line.divisor != 1.0f", "line.divisor == 1.0f"
+    ),
+    "map: not bounded above": Bug("evaluate", "return fminf(fmaxf(value, f.low), ", "f.high", "1e30f"),
+    "map: not bounded below": Bug("evaluate", "return fminf(fmaxf(value, ", "f.low", "-1e30f"),
+    "map: side of the wrong sign": Bug("epilogue", "bool inside = kSigned ? ", "int32_t(bits) < 0", "bits == 0"),
+    "map: side of no distance": Bug("epilogue", "kSigned ? int32_t(bits) < 0 : ", "d > 0", "d >= 0"),
+    "map: empty for full": Bug("epilogue", "if (cost == Cost(S::none())) return ", "inside", "!inside"),
+    "map: edges in the background": Bug(
+        "epilogue", "own_.empty;\n    return ", "inside && d <= edges_", "d <= edges_"
+    ),
+    "map: edges nobody asked for": Bug("epilogue", "edges_ = ", "params.map.inner_zero", "1"),
+    "map: diagonal for spacing": Bug("epilogue", "ImageScale{0.0f, 0.0f, ", "size.spacing", "size.diagonal"),
+    "map: of another sample's spacing": Bug("slice", "nullptr : rows + slice / ", "params.group", "params.slices"),
+    "map: missing sides stored by pairs": Bug(
+        "packed", "if constexpr (End::kPairs) {\n      if (", "end.plain()", "true"
+    ),
 }
 
 
@@ -226,7 +253,7 @@ def chosen(bug: Bug, number: int) -> str:
 
 
 def planted(mode: str) -> Any:
-    """The kernels of images with three axes, with all defects in them."""
+    """The kernels of slices, with all defects in them."""
     folder = build.BUILD / "planted" / "csrc"
     texts = {path: path.read_text() for path in sorted((ROOT / "csrc" / "dtk").iterdir())}
     edits = []
@@ -240,9 +267,8 @@ def planted(mode: str) -> Any:
     for start, path, right, text in sorted(edits, reverse=True):
         texts[path] = texts[path][:start] + text + texts[path][start + len(right) :]
     launcher = ROOT / "csrc" / "cuda" / "launch.cu"
-    kept = re.compile(
-        r"    DTK_KERNEL\((?!Scan, dtk::scan<|PackedSlices|[^\n]*Strips, true>\)).*?\),\n", re.DOTALL
-    )
+    slices = r"[^\n]*slices<\w+, \w+, dtk::Strips(, true)?>\)"
+    kept = re.compile(rf"    DTK_KERNEL\((?!Scan, dtk::scan<|PackedSlices|{slices}).*?\),\n", re.DOTALL)
     texts[launcher] = kept.sub("", launcher.read_text())
     texts[launcher.with_name("launch.h")] = launcher.with_name("launch.h").read_text()
     for path, text in texts.items():
@@ -262,13 +288,68 @@ def planted(mode: str) -> Any:
 
 
 class Case(NamedTuple):
-    """An image and how to transform it."""
+    """An image and how to transform it, into a map or not."""
 
     image: NDArray[Any]
     options: Options
+    map: str = ""
+    edges: bool = False
 
 
-PACKED, SPLIT = (Options(fused=True, solver=solver) for solver in ("packed", "split"))
+PACKED, SPLIT, STRIPS = (Options(fused=True, solver=solver) for solver in ("packed", "split", "strips"))
+
+
+class Side(NamedTuple):
+    """A side of a formula as kernels take it."""
+
+    slope: float
+    offset: tuple[float, ...] = (0.0,) * 4
+    divisor: tuple[float, ...] = (1.0, 0.0, 0.0, 0.0)
+    add: float = 0.0
+
+
+class Map(NamedTuple):
+    """A formula; its numbers come in the order of csrc/dtk/formula.h."""
+
+    inside: Side
+    outside: Side
+    low: float = -np.inf
+    high: float = np.inf
+    limit: float = 3.0
+    edge: float = -7.0
+    empty: tuple[float, float] = (0.5, 0.0)
+    full: tuple[float, float] = (0.25, -1.0)
+    rate: float = 0.0
+
+    def mapping(self, edges: bool) -> Any:
+        """For a problem."""
+        sides = [x for s in self[:2] for x in (s.slope, *s.offset, *s.divisor, s.add, 0.0)]
+        ends = (self.low, self.high, self.limit, self.edge, *self.empty, *self.full, self.rate, 0.0)
+        return problems.Mapping((*sides, *ends), edges)
+
+    def of(self, square: NDArray[np.float64], op: str, spacing: Any, edges: bool) -> NDArray[np.float64]:
+        """Of squared distances with their signs, in float64."""
+        inside, d = square < 0 if op == "sdf" else square > 0, np.sqrt(np.abs(square))
+        lengths = np.array([1.0, 0.0, spacing[2], np.linalg.norm(np.array(square.shape) * spacing)])
+        value = np.zeros(square.shape)
+        for here, side in ((inside, self.inside), (~inside, self.outside)):
+            if self.rate:
+                of_side = side.slope * np.exp(self.rate * d**2) + side.add
+            else:
+                of_side = (side.slope * d + side.offset @ lengths) / (side.divisor @ lengths) + side.add
+            value[here] = of_side[here]
+        value = value.clip(self.low, self.high)
+        for here, (constant, factor) in ((inside, self.full), (~inside, self.empty)):
+            missing = constant + factor * lengths[3]
+            value[here & np.isinf(d)] = min(max(missing, -self.limit), self.limit)
+        return np.where(inside & (d <= 1.0001 * max(spacing)) & edges, self.edge, value)
+
+
+DIVIDED = Side(-1.0, (0.0, 0.0, 1.0, 0.0), (0.0, 0.0, 0.0, 1.0), 0.25)
+MAPS = {
+    "line": Map(DIVIDED, Side(2.0, (0.0, 0.0, 0.0, -0.1)), low=0.1, high=4.0),
+    "gauss": Map(Side(10.0, add=1.0), Side(8.0, add=0.5), rate=-8.0),
+}
 
 
 def rounds() -> Iterator[Case]:
@@ -306,11 +387,27 @@ def cases() -> Iterator[Case]:
     yield Case(as_image(slab), PACKED)
     yield Case(as_image(np.ascontiguousarray(slab.transpose(0, 2, 1))), PACKED)
     yield Case(as_image(np.pad(slab[..., 90:], ((0, 140), (0, 0), (0, 0)), mode="edge")), PACKED)
+    yield from maps()
+
+
+def maps() -> Iterator[Case]:
+    """Both formulas at the end of a transform, of empty and full masks, too."""
+    rows = np.array([[3.0, 0.8, 1.5], [0.5, 1.0, 2.0]])
+    for shape in ((6, 10, 12), (5, 7, 9)):
+        kinds = masks(shape, seed=1)
+        image = np.stack([kinds[name] for name in ("organ", "full", "empty", "sparse")]).reshape(2, 2, *shape)
+        for name in MAPS:
+            for signed in (True, False):
+                yield Case(image, PACKED._replace(signed=signed), name, edges=True)
+                yield Case(image, SPLIT._replace(signed=signed), name)
+                yield Case(image, STRIPS._replace(signed=signed, spacing=rows), name)
+            yield Case(image, PACKED._replace(closed=True), name)
 
 
 def results(library: Library, some: list[Case]) -> Iterator[NDArray[Any]]:
-    for image, options in some:
-        yield transform(library, image, 3, options)
+    for image, options, name, edges in some:
+        mapping = MAPS[name].mapping(edges) if name else None
+        yield transform(library, image, 3, options._replace(mapping=mapping))
 
 
 def caught(library: Library, some: list[Case], right: list[NDArray[Any]]) -> bool:
@@ -330,10 +427,16 @@ def library() -> Library:
 def right(library: Library) -> list[NDArray[Any]]:
     """Results without any defect, which are right."""
     found = list(results(library, list(cases())))
-    for (image, options), result in zip(cases(), found, strict=True):
+    for (image, options, name, edges), result in zip(cases(), found, strict=True):
         for b, c in np.ndindex(result.shape[:2]):
             mask = image[b, c] if options.classes is None else image[b, 0] == c
             op = "sdf" if options.signed else "edt"
+            if name:
+                spacing = options.spacing if isinstance(options.spacing, tuple) else options.spacing[b]
+                square = oracle.squared(op, mask, spacing, closed=options.closed)
+                values = MAPS[name].of(square, op, spacing, edges)
+                np.testing.assert_allclose(result[b, c], values, rtol=1e-5, atol=1e-5)
+                continue
             expected = oracle.squared(op, mask, closed=True) if options.closed else oracle.scipy_squared(op, mask)
             np.testing.assert_array_equal(result[b, c], oracle.exact(expected, is_squared=options.squared))
     return found
