@@ -129,7 +129,7 @@ def cases(quick: bool) -> Iterator[tuple[str, Case]]:
         for case in (organ, volumes[1], volumes[2], large, crops, slices):
             yield operator, case
     for name in CONVENTIONS:
-        yield f"map {name}", organ._replace(batch=4)
+        yield f"map {name}", organ
     for operator in ("envelope", "envelope index", "soft layer"):
         for case in (organ._replace(batch=4), volumes[2]._replace(batch=4)):
             yield operator, case

@@ -3,7 +3,8 @@
 ``python -m bench.model [--side 64] [--solver strips] [--apart]`` prints, for every benchmark mask, the global
 memory traffic, the counted work per voxel and what both predict for 16 x 128^3 on an H200; with ``--traffic`` the
 counted accesses instead: bytes that memory moves, sectors, wavefronts of shared memory, and the lines of the
-kernels that take most of them. The instructions
+kernels that take most of them; with ``--maps`` every named map of the organ, over the plain signed transform. The
+instructions
 that a unit of work takes are read off the disassembly for sm_90 (``INSTRUCTIONS``, signed int32); a prediction
 is no measurement. ``tests/test_kernel_budgets.py`` holds the counts to written budgets.
 """
@@ -18,6 +19,8 @@ from typing import Any
 import numpy as np
 
 from bench import masks
+from dtkernels import formula
+from dtkernels.maps import CONVENTIONS
 from dtkernels.plans import transform as plans
 from dtkernels.plans import weigh as weigh_plans
 
@@ -57,6 +60,11 @@ PACKED_INSTRUCTIONS = {
     "pair_candidates": 8.0,  # 32 for four
     "pair_sites": 24.5,  # of the fine stage, for 16 voxels: 49 for two
 }
+# What a map takes besides, per voxel: where the transform writes it, or in a pass over distances.
+MAP_INSTRUCTIONS = {"line": 17.0, "divided": 28.0, "gaussian": 42.0}
+PASS_INSTRUCTIONS = {kind: 28.0 + own for kind, own in MAP_INSTRUCTIONS.items()}
+PASS_BYTES = 8  # a distance in, a map out
+
 PACKED_COUNTED = tuple(PACKED_INSTRUCTIONS)[2:]
 
 _FORMAT_BYTES = {plans.RUNS_8: 1, plans.RUNS_16: 2, plans.SQUARES_16: 2, plans.SQUARES_32: 4}
@@ -89,6 +97,27 @@ def bytes_of_sums(plan: weigh_plans.SumsPlan, element: int) -> float:
     first, last = plan.target.steps[-1].kernel, plan.weighed.steps[-1].kernel
     other = 4 if "scan" not in first else 1 if "uint8_t" in last else 2  # the target's map, or run codes
     return bytes_per_voxel(plan.target, element) + bytes_per_voxel(plan.weighed, 4) + 4 + other
+
+
+def kind_of(f: formula.Formula) -> str:
+    """What a formula takes of a voxel."""
+    divided = (f.inside.divisor, f.outside.divisor) != (formula.ONE, formula.ONE)
+    return "gaussian" if f.rate else "divided" if divided else "line"
+
+
+def microseconds_of_map(name: str, work: dict[str, float], plan: plans.Plan) -> tuple[float, float, float]:
+    """Bytes per voxel of a map at unit spacing, and its predicted time by memory and by instructions.
+
+    ``work`` and ``plan`` are those of its transform, signed or not. Contours and components are not in it.
+    """
+    o = CONVENTIONS[name].options
+    f = formula.formula(o)
+    moved, lanes = bytes_per_voxel(plan, 1), instructions(work)
+    if formula.of_own_distance(o, f, equal=True):
+        lanes += 0 if name in ("edt", "edt_diff") else MAP_INSTRUCTIONS[kind_of(f)]
+        return moved, *_microseconds(moved, lanes)
+    first, second = _microseconds(moved, lanes), _microseconds(PASS_BYTES, PASS_INSTRUCTIONS[kind_of(f)])
+    return moved + PASS_BYTES, first[0] + second[0], max(*first) + max(*second)
 
 
 def count(
@@ -136,7 +165,10 @@ def instructions(work: dict[str, float]) -> float:
 
 def microseconds(work: dict[str, float], bytes_moved: float) -> tuple[float, float]:
     """Predicted time of 16 x 128^3 by memory and by instructions; the larger of the two is the prediction."""
-    lanes = instructions(work)
+    return _microseconds(bytes_moved, instructions(work))
+
+
+def _microseconds(bytes_moved: float, lanes: float) -> tuple[float, float]:
     return VOXELS * bytes_moved / BYTES_PER_SECOND * 1e6, VOXELS * lanes / LANES_PER_SECOND * 1e6
 
 
@@ -147,6 +179,7 @@ def main() -> None:
     parser.add_argument("--apart", action="store_true", help="a kernel for each axis")
     parser.add_argument("--traffic", metavar="MASK", choices=masks.KINDS, help="count the accesses of this mask")
     parser.add_argument("--lines", type=int, default=8, help="of each kernel, with --traffic")
+    parser.add_argument("--maps", action="store_true", help="named maps instead of masks")
     arguments = parser.parse_args()
     import emulated
 
@@ -167,6 +200,9 @@ def main() -> None:
     )
     the_plan = plans.plan(problem, emulated.H200, None, arguments.solver, not arguments.apart)
     moved = bytes_per_voxel(the_plan, 1)
+    if arguments.maps:
+        print_maps(library, arguments.side, problem)
+        return
     counted_names = PACKED_COUNTED if any("packed" in s.kernel for s in the_plan.steps) else COUNTED
     print(f"{moved} bytes per voxel; counts on {arguments.side}^3; us for 16 x 128^3 on an H200, not measured")
     print(f"| mask | {' | '.join(counted_names)} | barriers | launches | memory us | instructions us |")
@@ -202,6 +238,22 @@ def print_traffic(arguments: argparse.Namespace) -> None:
         for place in places(path, statistics)[: arguments.lines]:
             conflicts = place.units / place.requests
             print(f"  {place.line:>20} {place.memory:>6} {place.units / voxels:.4f}, {conflicts:.2f} a request")
+
+
+def print_maps(library: Any, side: int, problem: Any) -> None:
+    """Every named map of the organ."""
+    import emulated
+
+    work = {signed: count(library, "organ", side, signed, fused=True) for signed in (True, False)}
+    plain = max(microseconds(work[True], 7))
+    print("| map | bytes per voxel | memory us | instructions us | over the signed transform |")
+    print("| --- " * 5 + "|")
+    for name, convention in CONVENTIONS.items():
+        f = formula.formula(convention.options)
+        signed = f.one_sided is None or f.empty != (f.one_sided, 0.0)
+        plan = plans.plan(problem._replace(signed=signed), emulated.H200)
+        moved, memory, busy = microseconds_of_map(name, work[signed], plan)
+        print(f"| {name} | {moved:g} | {memory:.0f} | {busy:.0f} | {max(memory, busy) / plain:.2f} |")
 
 
 if __name__ == "__main__":

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from dtkernels.maps import CONVENTIONS
+
 from . import masks
 
 
@@ -46,6 +48,13 @@ TARGETS = (
         )
         for kind in masks.KINDS
         if kind != "organ"
+    ),
+    *(
+        Target(
+            f"16 x 128^3, map {name} over sdf", f"map {name} organ {VOLUMES}", "microseconds",
+            2 if convention.options.normalize.startswith("component") else 1.3, over=f"sdf organ {VOLUMES}",
+        )
+        for name, convention in CONVENTIONS.items()
     ),
 )  # fmt: skip
 

@@ -174,6 +174,17 @@ def _indicator(o: Options, inner: float, outer: float) -> Formula:
     return Formula(Side(0.0), Side(0.0, add=1.0))
 
 
+def of_own_distance(o: Options, f: Formula, equal: bool) -> bool:
+    """Whether a map takes no more than a voxel's own signed distance; ``equal``: spacing is known to be equal.
+
+    At equal spacing the foreground of an inner boundary is what lies one step from the background; and the face
+    through which the way to the nearest voxel leads is half a step away from it.
+    """
+    return (
+        not f.uses_maxima and o.boundary != "inner_contour" and (equal or o.boundary not in ("inner_zero", "half"))
+    )
+
+
 _PROFILES = {"distance": _distance, "penalty": _penalty, "gaussian": _gaussian, "indicator": _indicator}
 
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from . import arguments, backends, memory, transform
-from .formula import Formula, Options, Side, Vector, check, formula
+from .formula import Formula, Options, Side, Vector, check, formula, of_own_distance
 from .problem import ContourProblem, FacesProblem, Inside, Mapping, RemapProblem, Rule
 
 Scalar = float | Tensor
@@ -70,9 +70,9 @@ def distance_map(
     mapping = None
     if (
         getattr(chosen, "MAPS", False)
-        and not (f.uses_maxima or apart or contour or _is_distance(f, o, inside))
-        and "error" not in (o.on_empty, o.on_full)
-        and (o.boundary != "inner_zero" or _equal(spacing))  # then only they are one step away
+        and of_own_distance(o, f, _equal(spacing))
+        and not _is_distance(f, o, inside)
+        and "error" not in (o.on_empty, o.on_full)  # infinite distances are asked for
     ):
         mapping = Mapping(tuple(f.floats()), o.boundary == "inner_zero")
 
