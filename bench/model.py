@@ -4,9 +4,8 @@
 memory traffic, the counted work per voxel and what both predict for 16 x 128^3 on an H200; with ``--traffic`` the
 counted accesses instead: bytes that memory moves, sectors, wavefronts of shared memory, and the lines of the
 kernels that take most of them; with ``--maps`` every named map of the organ, over the plain signed transform. The
-instructions
-that a unit of work takes are read off the disassembly for sm_90 (``INSTRUCTIONS``, signed int32); a prediction
-is no measurement. ``tests/test_kernel_budgets.py`` holds the counts to written budgets.
+instructions that a unit of work takes are read off the disassembly for sm_90 (``INSTRUCTIONS``, signed int32); a
+prediction is no measurement. ``tests/test_kernel_budgets.py`` holds the counts to written budgets.
 """
 
 from __future__ import annotations

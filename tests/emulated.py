@@ -154,7 +154,7 @@ def remap(
 ) -> NDArray[np.float32]:
     """What the pass over maps makes of distances, by ``options.mapping``."""
     described, spacing, mapping = _image(image, options), _spacing(options), options.mapping
-    maps, *guards = _guarded(distances.nbytes)
+    maps, *guards = guarded(distances.nbytes)
     maps.view(np.float32)[:] = distances.ravel()
     inside = problems.Inside.NEGATIVE if options.signed else problems.Inside.POSITIVE
     problem = problems.RemapProblem(

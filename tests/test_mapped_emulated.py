@@ -6,19 +6,12 @@ This file is also a program, ``python test_mapped_emulated.py LIBRARY``, for run
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
-from pathlib import Path
 from typing import Any
-
-if __name__ == "__main__":
-    os.environ["DTK_EMULATED_ALONE"] = "1"
-    sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
 
 import numpy as np
 import pytest
-from emulated import H200, SOURCES, Library, Options, Rule, masks, problems, remap, transform
+from emulated import H200, Library, Options, Rule, masks, problems, remap, transform, under_a_sanitizer
 from emulator import build
 from numpy.typing import NDArray
 from test_kernels_emulated import TINY, ways
@@ -53,11 +46,6 @@ def make(shape: tuple[int, ...], samples: int = 2) -> NDArray[np.uint8]:
     """Masks (batch, class, z, y, x) of many kinds, an empty one and a full one among them."""
     kinds = masks(shape, seed=sum(shape))
     return np.stack(list(kinds.values())).reshape(samples, -1, *shape)
-
-
-@pytest.fixture(scope="module")
-def library() -> Library:
-    return Library(build.library("kernels_emulated", SOURCES, "plain").path)
 
 
 def check(library: Library, image: NDArray[Any], dims: int, options: Options, oracle: str = "") -> None:
@@ -185,15 +173,7 @@ def test_only_of_float32_distances() -> None:
 
 @pytest.mark.parametrize("mode", ["address", "thread"])
 def test_under_a_sanitizer(mode: str) -> None:
-    built = build.library("kernels_emulated", SOURCES, mode)
-    done = subprocess.run(
-        [sys.executable, __file__, str(built.path)],
-        env={**os.environ, **built.environment},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-8000:]
-    assert done.stdout.endswith("done\n")
+    under_a_sanitizer(__file__, mode)
 
 
 def main(path: str) -> None:
