@@ -9,7 +9,8 @@ which stands in PYTHONPATH for the steps; nothing is installed elsewhere.
 Every step has a time limit and the whole ends inside ten minutes; a step that fails does not stop the ones after
 it, and the result file is written after each, with all that the steps print in a log beside it. Run again, it goes
 on: what has passed, for these sources on this GPU, is not repeated, and the benchmark measures the rows that it
-still lacks. ``--again`` begins anew.
+still lacks; on a fresh machine too, if the result file of an earlier one lies where this one's would. ``--again``
+begins anew.
 """
 
 from __future__ import annotations
@@ -175,7 +176,8 @@ def steps(backends: Collection[str], benchmark: Path, path: str | None = None) -
         ]
 
     command = [python, "-m", "bench.cuda", "--save", str(benchmark), "--seconds", "240"]
-    result = tested("cuda", SUITES)
+    result = [Step("tests", "every operator beside the CPU", [python, "-m", "bench.gpu_sanitize"], 120)]
+    result += tested("cuda", SUITES)
     result.append(Step("bench", "benchmark, targets", [*command, "--quick"], 300))
     result += tested("cupy", OTHER_SUITES)
     if "cupy" in backends:
@@ -277,10 +279,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     environment = environment_of(site, architecture)
     print(f"gpu-check: {name}, sm_{architecture}")
     record = {"gpu": name, "architecture": architecture, "sources": fingerprint(name), "steps": {}}
-    if state.exists() and not options.again:
-        earlier = json.loads(state.read_text())
+    if (left := next((f for f in (state, output) if f.exists()), None)) and not options.again:
+        earlier = json.loads(left.read_text())
         if earlier.get("sources") == record["sources"]:
             record = earlier
+            if record.get("benchmark") and not benchmark.exists():
+                benchmark.write_text(json.dumps(record["benchmark"]))
     if options.again or not record["steps"]:
         benchmark.unlink(missing_ok=True)  # rows of other sources
     output.parent.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,8 @@
 """Every operator on the GPU at small sizes, for compute-sanitizer: ``python -m bench.gpu_sanitize [PART ...]``.
 
-Odd sizes, short, many and very long lines. Results are compared with the CPU's. ``--dry-run`` takes the CPU for
-the GPU; with the emulator in CuPy's place, ``tests/test_gpu_harness.py`` sees in it that no kernel is left out.
+Odd sizes, short, many and very long lines. Results are compared with the CPU's, and a call whose result differs is
+named: without compute-sanitizer this is the quickest look at all kernels. ``--dry-run`` takes the CPU for the GPU;
+with the emulator in CuPy's place, ``tests/test_gpu_harness.py`` sees in it that no kernel is left out.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -47,10 +49,14 @@ class Both:
     def __init__(self, device: str) -> None:
         """Inputs are the same in every run."""
         self.device = device
+        self.call = ""  # the latest, for people
         self.generator = torch.Generator().manual_seed(0)
 
     def __call__(self, function: Callable[..., Any], *tensors: Any, **options: Any) -> Iterator[Pair]:
         """Results and gradients, one by one; tensors that need a gradient get one."""
+        what = [f"{x.dtype} {tuple(x.shape)}" if isinstance(x, Tensor) else repr(x) for x in tensors]
+        what += [f"{name}={value!r}" for name, value in options.items()]
+        self.call = f"{getattr(function, '__name__', function)}({', '.join(what)})"
         sides = []
         for device, how in ((self.device, {}), ("cpu", {"backend": "cpu"})):
             if isinstance(function, torch.nn.Module):
@@ -157,6 +163,34 @@ def same(got: Any, expected: Any) -> bool:
     return torch.allclose(got.double(), expected.double(), rtol=tolerance, atol=1e-6)
 
 
+def difference(got: Any, expected: Any) -> str:
+    if not isinstance(got, Tensor) or got.shape != expected.shape:
+        return f"got {got}, expected {expected}"
+    apart = (got != expected) & ~(got.isnan() & expected.isnan())
+    first = tuple(apart.nonzero()[0].tolist()) if apart.any() else ()
+    return (
+        f"{int(apart.sum())} of {apart.numel()} elements differ, the first at {first}: "
+        f"got {got[first]}, expected {expected[first]}"
+    )
+
+
+def check(name: str, both: Both, large: bool) -> int:
+    """One part; how many of its results are wrong, and what is wrong with the first ones."""
+    results = wrong = 0
+    try:
+        for pair in PARTS[name](both, large):
+            results += 1
+            if not same(*pair):
+                wrong += 1
+                if wrong <= 10:
+                    print(f"{name}: wrong: {both.call}: {difference(*pair)}", flush=True)
+    except Exception:  # the other parts are still wanted
+        print(f"{name}: {both.call}\n{traceback.format_exc()}", flush=True)
+        wrong += 1
+    print(f"{name}: {results} results, {wrong} wrong", flush=True)
+    return wrong
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("parts", nargs="*", help=f"of {', '.join(PARTS)}; default all")
@@ -165,12 +199,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not options.dry_run and not torch.cuda.is_available():
         print("bench.gpu_sanitize: no GPU that torch can use was found")
         return 2
-    wrong = 0
-    for name in options.parts or PARTS:
-        both = Both("cpu" if options.dry_run else "cuda")
-        found = [same(*pair) for pair in PARTS[name](both, not options.dry_run)]
-        wrong += found.count(False)
-        print(f"{name}: {len(found)} results, {found.count(False)} wrong", flush=True)
+    device = "cpu" if options.dry_run else "cuda"
+    wrong = sum(check(name, Both(device), not options.dry_run) for name in options.parts or PARTS)
     return 1 if wrong else 0
 
 
