@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import gc
+import re
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 import torch
 
 import dtkernels as dtk
+from dtkernels.backends.cpu import _C
 
 STATUS = dtk.backends.available()["cuda"]
 pytestmark = pytest.mark.skipif(not STATUS.available, reason=f"cuda backend: {STATUS.reason}")
@@ -38,6 +41,60 @@ def test_many_slices(
         assert torch.equal(got, expected)
     else:
         torch.testing.assert_close(got, expected, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 4000, 3000), (1, 1, 32768, 200), (1, 1, 250, 250, 250)])
+def test_roots_are_those_of_the_cpu(shape: tuple[int, ...]) -> None:
+    """Millions of sums of squares: the approximation of the processor, corrected once, is the rounded root."""
+    mask = torch.ones(shape, dtype=torch.bool)
+    mask.view(-1)[0] = False
+    for spacing in (None, 0.7):
+        assert torch.equal(dtk.edt(mask.cuda(), spacing).cpu(), dtk.edt(mask, spacing))
+
+
+@pytest.mark.parametrize("shape", [(4, 2, 17, 19, 32), (1, 1, 300, 8, 12), (3, 2, 40, 64)])
+def test_memory_off_its_alignment(shape: tuple[int, ...]) -> None:
+    """Whatever is read or written in words of several elements may begin at any of them."""
+    size = torch.Size(shape).numel()
+    noise = torch.rand(shape, generator=torch.Generator().manual_seed(6))
+    for dtype in (torch.bool, torch.uint8, torch.float16, torch.float32):
+        mask = (noise > 0.1).to(dtype)
+        expected = dtk.sdf(mask, spatial_dims=len(shape) - 2)
+        for offset in (1, 2, 3, 4):
+            source = torch.empty(size + offset, dtype=dtype, device="cuda")[offset:].view(shape).copy_(mask)
+            out = torch.full((size + offset + 1,), -7.0, device="cuda")
+            dtk.sdf(source, spatial_dims=len(shape) - 2, out=out[offset:-1].view(shape))
+            assert torch.equal(out[offset:-1].view(shape).cpu(), expected)
+            assert (out[:offset] == -7).all().item()
+            assert out[-1].item() == -7
+
+
+def test_a_launch_that_is_refused_says_why_and_leaves_nothing_behind(mask: torch.Tensor) -> None:
+    for index, (name, size) in enumerate(_C.cuda_kernels()):
+        if name.startswith("dtk::slices"):
+            with pytest.raises(RuntimeError, match=rf"{re.escape(name)}, grid \(1, 1, 1\), block 64, .*cudaError"):
+                _C.cuda_launch(index, (1, 1, 1), 64, 1 << 20, bytes(size), 0, 0)
+    torch.cuda.synchronize()
+    assert torch.equal(dtk.sdf(mask).cpu(), dtk.sdf(mask.cpu()))
+    assert (mask.float() + 1).sum().item() > 0
+
+
+def test_threads_with_streams_of_their_own(mask: torch.Tensor) -> None:
+    """Launches of several threads at once: each has scratch of its own, and the order of its stream."""
+    masks = [mask.roll(k, -1) for k in range(4)]
+    expected = [dtk.sdf(m.cpu()) for m in masks]
+    torch.cuda.synchronize()
+
+    def work(k: int) -> bool:
+        with torch.cuda.stream(torch.cuda.Stream()):
+            results = [dtk.sdf(masks[k]) for _ in range(30)]
+            labels = [dtk.label(masks[k])[0] for _ in range(5)]
+            torch.cuda.current_stream().synchronize()
+            same = all(torch.equal(labels[0], x) for x in labels)
+            return same and all(torch.equal(r.cpu(), expected[k]) for r in results)
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(work, range(4)))
 
 
 @pytest.mark.parametrize(

@@ -231,6 +231,7 @@ void launch(int kernel, const unsigned grid[3], unsigned block, size_t shared, c
   cudaError_t error = more ? allow_shared_once(kernel, device) : cudaSuccess;
   if (error == cudaSuccess) error = k.launch(config, params);
   if (error != cudaSuccess) {
+    cudaGetLastError();  // as in device_info()
     throw std::runtime_error(std::string(k.name) + ", grid (" + std::to_string(grid[0]) + ", " +
                              std::to_string(grid[1]) + ", " + std::to_string(grid[2]) + "), block " +
                              std::to_string(block) + ", shared " + std::to_string(shared) +
