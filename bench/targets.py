@@ -26,7 +26,8 @@ class Target(NamedTuple):
 
 
 VOLUMES, VOLUME, LARGE, SLICES = "16x128x128x128", "1x128x128x128", "1x256x256x256", "256x1024x1024"
-PUBLISHED_US = 322e3  # SAM 3's Triton transform of 256 x 1024^2 on an H100
+# SAM 3's Triton transform of 256 x 1024^2 on an H100, by its docstring: facebookresearch/sam3, sam3/model/edt.py.
+PUBLISHED_US = 322e3
 
 TARGETS = (
     *(
