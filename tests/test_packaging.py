@@ -1,4 +1,4 @@
-"""The wheel: what is in it, what it links, and that a build without CUDA says so."""
+"""The source distribution and the wheel built from it: contents, links, and that a build without CUDA says so."""
 
 from __future__ import annotations
 
@@ -15,14 +15,22 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture(scope="module")
-def cpu_wheel(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """A wheel built without CUDA from the sources as they are, unpacked, and what the build printed."""
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The source distribution, unpacked."""
     for tool in ("scikit_build_core", "pybind11"):
         pytest.importorskip(tool, reason=f"{tool} is needed to build without isolation")
-    work = tmp_path_factory.mktemp("wheel")
-    source = work / "source"
-    ignore = shutil.ignore_patterns(".git", ".venv", "build", "*.so", "__pycache__", ".*_cache")
-    shutil.copytree(ROOT, source, ignore=ignore)
+    work = tmp_path_factory.mktemp("sdist")
+    code = "import sys, scikit_build_core.build as b; b.build_sdist(sys.argv[1])"
+    subprocess.run([sys.executable, "-c", code, str(work)], cwd=ROOT, capture_output=True, check=True)
+    (archive,) = work.glob("dtkernels-*.tar.gz")
+    shutil.unpack_archive(archive, work)
+    return work / archive.name.removesuffix(".tar.gz")
+
+
+@pytest.fixture(scope="module")
+def cpu_wheel(source: Path) -> tuple[Path, str]:
+    """A wheel built without CUDA from the source distribution, unpacked, and what the build printed."""
+    work = source.parent
     command = [sys.executable, "-m", "pip", "wheel", "-v", "--no-build-isolation", "--no-deps", "--no-index"]
     environment = {**os.environ, "DTK_CUDA": "OFF"}
     done = subprocess.run(
@@ -32,6 +40,18 @@ def cpu_wheel(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     (wheel,) = work.glob("dtkernels-*.whl")
     zipfile.ZipFile(wheel).extractall(work / "unpacked")
     return work / "unpacked", done.stdout + done.stderr
+
+
+def test_source_distribution(source: Path) -> None:
+    """All that the Makefile needs, and what the numbers of the pages come from."""
+    for folder in ("bench", "csrc", "dtkernels", "tests"):
+        for file in (ROOT / folder).rglob("*"):
+            if file.suffix in (".py", ".cpp", ".h", ".cuh", ".cu", ".md", ".json"):
+                assert (source / file.relative_to(ROOT)).is_file(), file
+    assert {"CMakeLists.txt", "LICENSE", "Makefile", "README.md", "pyproject.toml"} <= {
+        file.name for file in source.iterdir()
+    }
+    assert not (source / "build").exists()
 
 
 def test_contents(cpu_wheel: tuple[Path, str]) -> None:
