@@ -196,9 +196,22 @@ __global__ void __launch_bounds__(256, 4) parabolas(const __grid_constant__ Para
     };
     const int total = along_rows ? count * n : n << params.lanes_log2;
     if (kShared) {
-      for (int e = int(threadIdx.x); e < total; e += int(blockDim.x)) {
-        const int lane = lane_of(e), p = voxel_of(e);
-        if (lane < count) tile[p * params.pitch + lane] = Line<T>{source + line_start[lane], step}[p];
+      // Several reads are issued before the first is used, wherever they lead, so that one latency covers
+      // them.
+      constexpr int kBatch = 4;
+      for (int e = int(threadIdx.x); e < total; e += kBatch * int(blockDim.x)) {
+        T v[kBatch];
+        int to[kBatch];
+#pragma unroll
+        for (int i = 0; i < kBatch; ++i) {
+          const int from = smaller(e + i * int(blockDim.x), total - 1);
+          const int lane = lane_of(from), p = voxel_of(from);
+          v[i] = Line<T>{source + line_start[smaller(lane, count - 1)], step}[p];
+          to[i] = e + i * int(blockDim.x) < total && lane < count ? p * params.pitch + lane : -1;
+        }
+#pragma unroll
+        for (int i = 0; i < kBatch; ++i)
+          if (to[i] >= 0) tile[to[i]] = v[i];
       }
       __syncthreads();
     }
