@@ -700,6 +700,21 @@ def test_nothing_is_read_back(definition, on_empty, monkeypatch):
         surface_metrics(pred, target, on_empty="error")
 
 
+@pytest.mark.parametrize("definition", DEFINITIONS)
+def test_whatever_device_is_the_default(definition):
+    """Constants are made where they are used, not where tensors come to lie that ask for no device."""
+    pred, target = batch()
+    spacing = torch.rand(3, 3, generator=torch.Generator().manual_seed(0)) + 0.5
+    for given in (None, [2.0, 0.5, 1.0], spacing):
+        options = {"definition": definition, "percentiles": PERCENTILES, "on_empty": "diagonal"}
+        expected = surface_metrics(pred, target, given, **options)
+        with torch.device("meta"):
+            result = surface_metrics(pred, target, given, **options)
+            metrics.overlap_metrics(pred, target)
+        for key in expected:
+            assert torch.equal(result[key].nan_to_num(-1.0), expected[key].nan_to_num(-1.0)), key
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("definition", DEFINITIONS)
 def test_on_a_gpu(definition):

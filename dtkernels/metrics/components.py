@@ -408,11 +408,11 @@ def _missing(found: _Paired, on_empty: str | float, images: Pair, spacing: list[
     if on_empty != "diagonal":
         number = math.inf if on_empty == "error" else float(on_empty)
         return torch.full((), number, dtype=torch.float64, device=found.image.device)
-    sides = torch.tensor(images.spatial, dtype=torch.float64)
+    sides = torch.tensor(images.spatial, dtype=torch.float64, device="cpu")
     if isinstance(spacing, Tensor):
         diagonals: Tensor = (spacing * sides.to(spacing.device)).norm(dim=1)
         return diagonals[found.image]
-    diagonal: Tensor = (sides * torch.tensor(spacing or 1.0)).norm()
+    diagonal: Tensor = (sides * torch.tensor(spacing or 1.0, device="cpu")).norm()
     return diagonal.to(found.image.device)
 
 
@@ -446,7 +446,7 @@ def _names(
     dims: int,
 ) -> tuple[str, ...]:
     """What is measured of a lesion; refuses options that cannot be right before any work."""
-    nothing = torch.zeros((2,) * dims)
+    nothing = torch.zeros((2,) * dims, device="cpu")
     lenient = "inf" if on_empty == "error" else on_empty
     found = surface_metrics(
         nothing, nothing, definition=definition, percentiles=percentiles, tolerances=tolerances,

@@ -114,7 +114,7 @@ def _measures(spacing: list[float] | Tensor | None, masks: Tensor) -> Tensor:
     if isinstance(spacing, Tensor):
         return surfels.measures(spacing)
     dims = masks.ndim - 3
-    row = torch.tensor([spacing or [1.0] * dims], dtype=torch.float64)
+    row = torch.tensor([spacing or [1.0] * dims], dtype=torch.float64, device="cpu")
     return surfels.measures(row).to(masks.device, non_blocking=True)
 
 

@@ -347,7 +347,7 @@ def _codes(padded: Array, strides: list[int]) -> Array:
 
 def element_sizes(spacing: list[float] | None, dims: int) -> Sizes:
     """What each code of :mod:`.surfels` measures at a spacing."""
-    sizes = surfels.measures(torch.tensor(spacing or [1.0] * dims, dtype=torch.float64)).numpy()
+    sizes = surfels.measures(torch.tensor(spacing or [1.0] * dims, dtype=torch.float64, device="cpu")).numpy()
     order = np.argsort(sizes, kind="stable")
     ranks = np.empty(len(sizes), np.uint8)
     ranks[order] = np.arange(len(sizes))

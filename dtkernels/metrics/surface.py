@@ -374,7 +374,8 @@ def _diagonal(images: Pair, spacing: list[float] | Tensor | None) -> Tensor:
     """Physical diagonal of the image, (B, 1) or (1, 1)."""
     device = images.pred.values.device
     if isinstance(spacing, Tensor):
-        sides = spacing * torch.tensor(images.spatial, dtype=torch.float64).to(device, non_blocking=True)
+        lengths = torch.tensor(images.spatial, dtype=torch.float64, device="cpu")
+        sides = spacing * lengths.to(device, non_blocking=True)
         return sides.square().sum(1, keepdim=True).sqrt()
     numbers = spacing or [1.0] * images.dims
     diagonal = math.hypot(*(n * s for n, s in zip(images.spatial, numbers, strict=True)))

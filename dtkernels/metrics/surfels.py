@@ -63,7 +63,7 @@ def normals_on(dims: int, device: torch.device) -> Tensor:
     longest = max(map(len, table))
     zero = (0.0,) * dims
     rows = [[*row, *[zero] * (longest - len(row))] for row in table]
-    return torch.tensor(rows, dtype=torch.float64).to(device, non_blocking=True)
+    return torch.tensor(rows, dtype=torch.float64, device="cpu").to(device, non_blocking=True)
 
 
 @functools.lru_cache(maxsize=2)
