@@ -48,8 +48,8 @@ INSTRUCTIONS = {
 
 COUNTED = ("strips", "intervals", "candidates", "strip_candidates")
 
-# The same of packed slices, where a unit is one for two lines.
-PACKED_INSTRUCTIONS = {
+# The same of packed slices, where a unit is one for two lines, with strips of eight voxels and of sixteen.
+_STRIPS_OF_8 = {
     "scan": 12.5,
     "store": 17.0,
     "pair_strips": 322.0,  # columns 395 and rows 250: 16 voxels from codes or words, their reach, and back again
@@ -60,12 +60,21 @@ PACKED_INSTRUCTIONS = {
     "pair_candidates": 8.0,  # 32 for four
     "pair_sites": 24.5,  # of the fine stage, for 16 voxels: 49 for two
 }
+_STRIPS_OF_16 = {
+    **_STRIPS_OF_8,
+    "pair_strips": 495.0,  # columns 630 and rows 360
+    "pair_ends": 146.0,
+    "pair_mixed": 256.0,
+    "pair_neighbours": 120.0,
+    "pair_sites": 40.5,  # for 32 voxels
+}
+PACKED_INSTRUCTIONS = {8: _STRIPS_OF_8, 16: _STRIPS_OF_16}
+PACKED_COUNTED = tuple(_STRIPS_OF_8)[2:]
+
 # What a map takes besides, per voxel: where the transform writes it, or in a pass over distances.
 MAP_INSTRUCTIONS = {"line": 17.0, "divided": 28.0, "gaussian": 42.0}
 PASS_INSTRUCTIONS = {kind: 28.0 + own for kind, own in MAP_INSTRUCTIONS.items()}
 PASS_BYTES = 8  # a distance in, a map out
-
-PACKED_COUNTED = tuple(PACKED_INSTRUCTIONS)[2:]
 
 _FORMAT_BYTES = {plans.RUNS_8: 1, plans.RUNS_16: 2, plans.SQUARES_16: 2, plans.SQUARES_32: 4}
 
@@ -131,14 +140,16 @@ def count(
     options = emulated.Options(signed=signed, fused=fused, solver=solver)
     emulated.transform(library, emulated.as_image(mask), 3, options)
     work = dict.fromkeys((*COUNTED, *PACKED_COUNTED), 0.0)
-    launches, barriers = 0, 0.0
+    launches, barriers, strip = 0, 0.0, 0
     for name, statistics in library.statistics().items():
+        if "packed_slices" in name:
+            strip = 16 if ", 16" in name else 8
         launches += statistics["launches"]
         for key, value in statistics.get("counters", {}).items():
             work[key] += value / mask.size
         if "scan" not in name:
             barriers = max(barriers, statistics["barriers"] / statistics["blocks"])
-    return {**work, "launches": launches, "barriers": barriers}
+    return {**work, "launches": launches, "barriers": barriers, "strip": strip}
 
 
 def traffic(
@@ -159,8 +170,8 @@ def instructions(work: dict[str, float]) -> float:
     if any(work[k] for k in COUNTED):
         fixed = INSTRUCTIONS["scan"] + INSTRUCTIONS["load"] + INSTRUCTIONS["store"]
         return fixed + sum(INSTRUCTIONS[k] * work[k] for k in COUNTED)
-    fixed = PACKED_INSTRUCTIONS["scan"] + PACKED_INSTRUCTIONS["store"]
-    return fixed + sum(PACKED_INSTRUCTIONS[k] * work[k] for k in PACKED_COUNTED)
+    table = PACKED_INSTRUCTIONS[int(work["strip"])]
+    return table["scan"] + table["store"] + sum(table[k] * work[k] for k in PACKED_COUNTED)
 
 
 def microseconds(work: dict[str, float], bytes_moved: float) -> tuple[float, float]:
@@ -175,7 +186,7 @@ def _microseconds(bytes_moved: float, lanes: float) -> tuple[float, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--side", type=int, default=64)
-    parser.add_argument("--solver", choices=(*plans.SOLVERS, "packed", "split"))
+    parser.add_argument("--solver", choices=(*plans.SOLVERS, *plans.FORCED))
     parser.add_argument("--apart", action="store_true", help="a kernel for each axis")
     parser.add_argument("--traffic", metavar="MASK", choices=masks.KINDS, help="count the accesses of this mask")
     parser.add_argument("--lines", type=int, default=8, help="of each kernel, with --traffic")

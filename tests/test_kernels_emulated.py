@@ -44,18 +44,24 @@ def check(library: Library, mask: NDArray[Any], options: Options = Options()) ->
         np.testing.assert_array_equal(actual, expected)
 
 
-def ways(shape: tuple[int, ...], options: Options) -> list[Options]:
+def ways(shape: tuple[int, ...], options: Options, *, weighed: bool = False) -> list[Options]:
     """The options for every plan that they leave open."""
     volume = len(shape) == 3 and min(shape) > 1
-    ways = [options._replace(fused=False)] if options.solver not in ("packed", "split") else []
+    ways = [options._replace(fused=False)] if options.solver not in plans.FORCED else []
     if volume and options.solver in (None, "strips") and options.device == H200:
         ways.append(options._replace(fused=True, solver="strips"))
     isotropic = isinstance(options.spacing, tuple) and len(set(options.spacing)) == 1
     if volume and options.solver in (None, "split") and isotropic and options.device == H200:
         ways.append(options._replace(fused=True, solver="split"))
-    packs = isotropic and options.device == H200 and plans.packs(list(shape))
-    if volume and options.solver in (None, "packed") and packs:
-        ways.append(options._replace(fused=True, solver="packed"))
+    for name, strip in plans.PACKED_STRIPS.items():
+        packs = isotropic and options.device == H200 and plans.packs(list(shape), strip)
+        if (
+            volume
+            and options.solver in (None, name)
+            and packs
+            and not (strip == 16 and (weighed or shape[0] > 128))
+        ):
+            ways.append(options._replace(fused=True, solver=name))
     return ways
 
 
@@ -397,34 +403,38 @@ def test_largest_squares_in_16_bits(
     library: Library, shape: tuple[int, int, int], corner: tuple[int, int, int]
 ) -> None:
     """Nothing wraps: squares near 2^16, and lines without any site beside them."""
-    assert plans.packs(list(shape))
     mask = np.zeros(shape, np.uint8)
     mask[corner] = 1
     steps = [np.abs(np.arange(n) - c % n).astype(np.float32) ** 2 for n, c in zip(shape, corner, strict=True)]
     squares = steps[0][:, None, None] + steps[1][:, None] + steps[2]
-    forced = Options(signed=False, squared=True, fused=True, solver="packed")
-    result = transform(library, as_image(1 - mask), 3, forced).reshape(shape)
-    np.testing.assert_array_equal(result, squares)
-    squares[corner] = -1
-    result = transform(library, as_image(mask), 3, forced._replace(signed=True)).reshape(shape)
-    np.testing.assert_array_equal(result, squares)
+    signed = squares.copy()
+    signed[corner] = -1
+    forced = ways(shape, Options(signed=False, squared=True))
+    assert "packed" in [way.solver for way in forced]
+    for way in forced:
+        if way.solver in plans.PACKED_STRIPS:
+            result = transform(library, as_image(1 - mask), 3, way).reshape(shape)
+            np.testing.assert_array_equal(result, squares)
+            result = transform(library, as_image(mask), 3, way._replace(signed=True)).reshape(shape)
+            np.testing.assert_array_equal(result, signed)
 
 
 @pytest.mark.parametrize(
-    ("sides", "fits"),
+    ("sides", "strips"),
     [
-        ([128, 128, 128], True),
-        ([136, 96, 128], True),
-        ([60, 176, 8], True),
-        ([60, 177, 8], False),
-        ([60, 8, 184], False),
-        ([247, 8, 8], True),
-        ([249, 8, 8], False),
-        ([136, 128, 128], False),
+        ([128, 128, 128], (8, 16)),
+        ([136, 96, 128], (8, 16)),
+        ([60, 176, 8], (8, 16)),
+        ([60, 177, 8], ()),
+        ([60, 8, 184], ()),
+        ([80, 136, 136], (8,)),
+        ([247, 8, 8], (8,)),
+        ([249, 8, 8], ()),
+        ([136, 128, 128], ()),
     ],
 )
-def test_what_fits_16_bits(sides: list[int], fits: bool) -> None:
-    assert plans.packs(sides) == fits
+def test_what_fits_16_bits(sides: list[int], strips: tuple[int, ...]) -> None:
+    assert tuple(strip for strip in (8, 16) if plans.packs(sides, strip)) == strips
 
 
 def test_work_is_bounded(library: Library) -> None:
@@ -451,7 +461,7 @@ def main(path: str) -> None:
     for seed in (0, 1):
         library.set(seed=seed, resident=2)
         for shape in ((6, 33), (9, 5, 12), (130, 2, 5), (2, 18, 36)):
-            for solver in (*plans.SOLVERS, "packed", "split") if len(shape) > 2 else plans.SOLVERS:
+            for solver in (*plans.SOLVERS, *plans.FORCED) if len(shape) > 2 else plans.SOLVERS:
                 options = [o._replace(solver=solver, closed=True, max_blocks=3) for o in BOTH]
                 check_all(library, shape, *options, only="organ half")
         for shape in ((600,), (2, 600, 3), (2, 260)):

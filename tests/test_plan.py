@@ -221,7 +221,7 @@ def test_slices_have_room_for_all(device: DeviceProperties, solver: str) -> None
     spacing = Spacing() if split else Spacing(None, 8, 2)
     for _ in range(300):
         sides = [rng.randint(2, 200), rng.randint(2, 260), rng.randint(2, 260)]
-        if plans._refusal(solver, sides, 2 * sides[0], split, True, device) is not None:
+        if plans._refusal(solver, sides, 2 * sides[0], split, False, True, device) is not None:
             continue
         step = plan(problem((2, 1, *sides), spacing=spacing), device, solver=solver, fused=True).steps[1]
         assert step.kernel.endswith("true>") == split
@@ -245,8 +245,9 @@ def test_slices_have_room_for_all(device: DeviceProperties, solver: str) -> None
         assert step.shared + STATIC_SHARED <= device.shared_per_block_optin
 
 
+@pytest.mark.parametrize(("solver", "strip"), plans.PACKED_STRIPS.items())
 @pytest.mark.parametrize("device", DEVICES.values(), ids=DEVICES)
-def test_packed_slices_have_room_for_all(device: DeviceProperties) -> None:
+def test_packed_slices_have_room_for_all(device: DeviceProperties, solver: str, strip: int) -> None:
     """Squares, classes and teams one behind the other; a thread for every strip and lane; squares fit 16 bits."""
     rng = random.Random(2)
     names = (
@@ -257,14 +258,15 @@ def test_packed_slices_have_room_for_all(device: DeviceProperties) -> None:
     packed = 0
     for _ in range(300):
         sides = [rng.randint(2, 249), rng.randint(2, 140), rng.randint(2, 140)]
-        if plans._refusal("packed", sides, 2 * sides[0], True, True, device) is not None:
+        if plans._refusal(solver, sides, 2 * sides[0], True, False, True, device) is not None:
             with pytest.raises(ValueError, match="solver: expected "):
-                plan(problem((2, 1, *sides)), device, solver="packed")
+                plan(problem((2, 1, *sides)), device, solver=solver)
             continue
         packed += 1
-        step = plan(problem((2, 1, *sides)), device, solver="packed").steps[1]
+        step = plan(problem((2, 1, *sides)), device, solver=solver).steps[1]
+        assert f", {strip}>" in step.kernel
         f = dict(zip(names.split(), layout.unpack(step.constant[-layout.size :]), strict=True))
-        height, width = (-(-n // 8) * 8 for n in sides[1:])
+        height, width = (-(-n // strip) * strip for n in sides[1:])
         assert (f["slices"], f["z"], f["y"], f["x"]) == (2 * sides[0], *sides)
         assert f["pitch"] % 2 == 1
         assert f["pitch"] >= width // 2
@@ -274,16 +276,29 @@ def test_packed_slices_have_room_for_all(device: DeviceProperties) -> None:
             f["classes_pitch"] % 8 == f["classes_offset"] % 8 == f["team_offset"] % 4 == f["team_bytes"] % 4 == 0
         )
         assert f["team_offset"] >= f["classes_offset"] + height // 8 * f["classes_pitch"]
-        strips, lanes = max(height, width) // 8, 1 << f["lanes_log2"]
+        strips, lanes = max(height, width) // strip, 1 << f["lanes_log2"]
         assert f["team_threads"] == strips * lanes
-        assert f["teams"] * f["team_threads"] <= step.block <= 1024
+        assert f["teams"] * f["team_threads"] <= step.block <= (256 if strip == 16 else 1024)
         assert f["team_bytes"] >= 4 * (4 * (strips + 1) + 2) * lanes
         assert f["team_offset"] + f["teams"] * f["team_bytes"] <= step.shared
         assert step.shared + STATIC_SHARED <= device.shared_per_block_optin
         squares = (sides[0] - 1) ** 2 + (height - 1) ** 2 + (width - 1) ** 2
-        assert squares < f["none"] <= plans.FAR_16**2
-        assert f["none"] + (max(height, width) - 1) ** 2 + 64 < 2**16
+        assert squares < f["none"] <= (256 - strip) ** 2
+        assert f["none"] + (max(height, width) - 1) ** 2 + strip**2 < 2**16
     assert packed > 100
+
+
+def test_strips_of_packed_slices() -> None:
+    """Sixteen voxels where there are slices enough, little is filled up and codes are bytes; else eight."""
+    for shape, strip in (
+        ((16, 1, 128, 128, 128), 16),
+        ((1, 1, 128, 128, 128), 8),  # a slice for a multiprocessor: more threads to a line
+        ((64, 1, 35, 51, 35), 8),  # 64 x 48 of 51 x 35, against 56 x 40
+        ((4, 1, 64, 62, 63), 16),
+        ((8, 1, 200, 60, 60), 8),
+        ((8, 1, 80, 136, 136), 8),  # squares of 80 x 144^2 do not fit 16 bits
+    ):
+        assert f", {strip}>" in plan(problem(shape), H200).steps[1].kernel, shape
 
 
 def test_packed_wants_minima_of_halves() -> None:
@@ -478,9 +493,7 @@ def test_constants_agree_with_the_sources() -> None:
     assert f"kShift = {nearest.STRIP.bit_length() - 1};" in (csrc / "dtk/argmin.cuh").read_text()
     strips = (csrc / "dtk/strips.cuh").read_text()
     assert f"kShift = {plans.STRIP.bit_length() - 1};" in strips
-    packed = (csrc / "dtk/packed.cuh").read_text()
-    assert f"kRows = {plans.STRIP};" in packed
-    assert f"kFar = {plans.FAR_16};" in packed
+    assert "kFar = 256 - kRows;" in (csrc / "dtk/packed.cuh").read_text()
 
 
 def test_vector_loads_only_where_columns_are_words() -> None:

@@ -71,7 +71,7 @@ def check(library: Library, shape: tuple[int, ...], kind: str, options: dict[str
     """The gradient bit for bit; the sums within what float32 adds lose; both whatever the number of blocks."""
     dims = 3
     p, target, o = make_case(shape, kind)
-    for way in ways(shape[2:], o._replace(**options)):
+    for way in ways(shape[2:], o._replace(**options), weighed=True):
         for measure, alpha, shift in measures:
             sums, gradient = expected(library, p, target, dims, way, measure, alpha, shift)
             pieces, actual = weigh(library, p, target, dims, way, measure, alpha, shift)
@@ -147,7 +147,7 @@ def test_strides(library: Library) -> None:
 def test_any_order_of_threads(library: Library, seed: int) -> None:
     shape = (2, 2, 6, 12, 17)
     p, target, o = make_case(shape, "labels")
-    for way in ways(shape[2:], o):
+    for way in ways(shape[2:], o, weighed=True):
         for measure in FEW:
             library.set(seed=0)
             want = weigh(library, p, target, 3, way, *measure)
@@ -172,10 +172,10 @@ def test_large_volume_takes_the_packed_kernel() -> None:
         steps = (plan.target.steps if plan.target else ()) + plan.weighed.steps
         return [step.kernel.removeprefix("dtk::") for step in steps]
 
-    packed = "packed_slices<uint8_t, true"
+    packed = "packed_slices<uint8_t, true, 8"
     assert kernels(128, Measure.BOUNDARY) == ["scan<uint8_t>", f"{packed}, dtk::Weighed<dtk::PackedSlices>>"]
     joint = ["scan<uint8_t>", "scan<uint8_t>", f"{packed}, dtk::Weighed<dtk::PackedSlices>, true>"]
-    apart = ["scan<uint8_t>", f"{packed}>", *kernels(128, Measure.BOUNDARY)]
+    apart = ["scan<uint8_t>", "packed_slices<uint8_t, true, 16>", *kernels(128, Measure.BOUNDARY)]
     for measure in (Measure.TWO_SIDED, Measure.INSIDE):
         assert kernels(128, measure) == joint
         assert kernels(128, measure, joint=False) == apart

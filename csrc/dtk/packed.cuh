@@ -31,10 +31,14 @@
 // and lanes on neighbouring pairs of rows are `pitch` words apart, an odd number. Classes: a byte for eight
 // rows.
 //
-// Both axes are filled up to whole strips of eight with copies of the last voxel: sites that no voxel of the
+// Both axes are filled up to whole strips with copies of the last voxel: sites that no voxel of the
 // image needs, and no change of class.
 //
-// Threads: as slice.cuh, a thread for every strip of eight voxels and pair of lines, in teams.
+// Threads: as slice.cuh, a thread for every strip of kRows voxels and pair of lines, in teams. Much of what a
+// strip costs does not depend on its length: its bounds, the ends of its run, its sites. So strips have
+// sixteen voxels where there are slices enough: they take 80 registers, three blocks of 256 threads to a
+// multiprocessor. A single volume takes strips of eight, twice the threads to a line, in blocks of up to
+// 1,024.
 //
 // kJoint: two slices of one place, the target's and the prediction's, one after the other by the same code,
 // and an end that sees both (weigh.cuh): neither map reaches memory. The second slice begins where the first
@@ -85,16 +89,16 @@ struct PairedLine {
   __device__ int step(int p) const { return (p & 1) ? two - odd : odd; }  // from voxel p to the next
 };
 
-template <typename Run, bool kSigned, bool kJoint = false>
+template <typename Run, bool kSigned, int kRows, bool kJoint = false>
 struct PackedSlice {
   using Code = RunCode<Run>;
-  static constexpr int kRows = 8;         // of a strip
-  static constexpr int kNear = 6;         // reach that needs no coarse sites
-  static constexpr uint32_t kAbove = 64;  // keeps what leaves out i^2 positive
-  static constexpr int kBias = 256;       // of positions, so that 0 means none
+  static_assert(kRows == 8 || kRows == 16, "classes are bytes, changes of class halves of a word");
+  static constexpr int kNear = 6;                    // reach that needs no coarse sites
+  static constexpr uint32_t kAbove = kRows * kRows;  // keeps what leaves out i^2 positive
+  static constexpr int kBias = 256;                  // of positions, so that 0 means none
   // Steps that stand for infinitely many: their square is no less than `none`, and that of kRows - 1 more
   // fits.
-  static constexpr int kFar = 248;
+  static constexpr int kFar = 256 - kRows;
 
   const PackedSlices& params;
   const void* codes_of_slices;  // of all images
@@ -544,8 +548,12 @@ struct PackedSlice {
     }
     if (kSigned) {
       *changes = changed(bits, before >> (Code::kBits - 1) & 0x00010001u);
-      *reinterpret_cast<uint16_t*>(classes + t.strip * params.classes_pitch + 2 * pair) =
-          uint16_t(bits | bits >> 8);
+#pragma unroll
+      for (int byte = 0; byte < kRows / 8; ++byte) {
+        const int row = kRows / 8 * t.strip + byte;
+        *reinterpret_cast<uint16_t*>(classes + row * params.classes_pitch + 2 * pair) =
+            uint16_t(__byte_perm(bits, 0, byte == 0 ? 0x4420 : 0x4431));
+      }
     }
     atomicAnd(t.seen(), all);
     atomicOr(t.seen() + 1, any);
@@ -565,19 +573,22 @@ struct PackedSlice {
 
   // Bit i of a half: whether the class of voxel i differs from that of the voxel before it.
   __device__ static uint32_t changed(uint32_t bits, uint32_t before) {
-    return bits ^ (bits << 1 & 0x00fe00feu | before);
+    return bits ^ (bits << 1 & both((1u << kRows) - 2u) | before);
   }
 
   // The same along two rows: bit i of a half, between columns first + i - 1 and first + i.
   __device__ uint32_t changes_of_rows(int pair, int first) const {
     const uint8_t* from = classes + (pair >> 2) * params.classes_pitch + first;
     const int shift = 2 * pair & 7;
-    const uint32_t low = *reinterpret_cast<const uint32_t*>(from) >> shift,
-                   high = *reinterpret_cast<const uint32_t*>(from + 4) >> shift;
     // The lowest bits of four bytes, side by side: no two products of the multiplication meet in a bit.
     const auto gather = [](uint32_t bytes) { return (bytes & 0x01010101u) * 0x01020408u >> 24; };
-    const uint32_t bits = gather(low) | gather(high) << 4 | gather(low >> 1) << 16 | gather(high >> 1) << 20;
-    const uint32_t byte_before = first > 0 ? uint32_t(from[-1]) >> shift : low;
+    uint32_t bits = 0;
+#pragma unroll
+    for (int i = 0; i < kRows; i += 4) {
+      const uint32_t four = *reinterpret_cast<const uint32_t*>(from + i) >> shift;
+      bits |= gather(four) << i | gather(four >> 1) << (16 + i);
+    }
+    const uint32_t byte_before = uint32_t(from[first > 0 ? -1 : 0]) >> shift;
     const uint32_t before = (byte_before & 1u) | (byte_before & 2u) << 15;
     return changed(bits, before);
   }
@@ -664,12 +675,13 @@ struct PackedSlice {
 };
 
 // Params: PackedSlices, or Weighed<PackedSlices>; kJoint: with the target's run codes in `weighing.other`.
-template <typename Run, bool kSigned, typename Params = PackedSlices, bool kJoint = false>
-__global__ void __launch_bounds__(1024, 1) packed_slices(const __grid_constant__ Params params) {
+template <typename Run, bool kSigned, int kRows, typename Params = PackedSlices, bool kJoint = false>
+__global__ void __launch_bounds__(kRows == 16 ? 256 : 1024, kRows == 16 ? 3 : 1)
+    packed_slices(const __grid_constant__ Params params) {
   DTK_DYNAMIC_SHARED(uint64_t, dynamic_shared);  // for its alignment
   unsigned char* shared = reinterpret_cast<unsigned char*>(dynamic_shared);
   DTK_SHARED(uint32_t, found, 1 + kJoint);
-  PackedSlice<Run, kSigned, kJoint> slice{params, params.at.source, nullptr, nullptr};
+  PackedSlice<Run, kSigned, kRows, kJoint> slice{params, params.at.source, nullptr, nullptr};
   for (uint32_t item = blockIdx.x; item < params.slices; item += gridDim.x) {
     if (threadIdx.x <= kJoint) found[threadIdx.x] = 0;
     bool alive = true;

@@ -47,10 +47,12 @@ FROM_IMAGE, RUNS_8, RUNS_16, SQUARES_16, SQUARES_32 = range(5)
 # What a solver needs: arrays of sites, bytes of shared memory per thread (csrc/dtk/tile.cuh).
 _SITE_ARRAYS = {"divide": 1, "strips": 1, "envelope": 2, "window": 1}
 _BYTES_PER_THREAD = {"divide": 6, "strips": 6, "envelope": 0, "window": 0}
-# How slices can be solved, the better way first: in 16 bits, in 32, and by the solver "strips" in 24.
-IN_PLACE = ("packed", "strips", "split")
+# How slices can be solved, the better way first: in 16 bits by strips of sixteen voxels or of eight, in 32 bits,
+# and by the solver "strips" in 24.
+IN_PLACE = ("packed_long", "packed", "strips", "split")
 NONE_24 = 2**23 - 1  # "no site" of csrc/dtk/split.cuh
-FAR_16 = 248  # PackedSlice::kFar of csrc/dtk/packed.cuh
+PACKED_STRIPS = {"packed_long": 16, "packed": 8}  # kRows of csrc/dtk/packed.cuh
+FORCED = (*PACKED_STRIPS, "split")  # mean slices in any case
 STRIP = 8  # voxels per thread and site of the solver "strips" (csrc/dtk/strips.cuh)
 
 _SCAN = struct.Struct("<2i")
@@ -170,25 +172,28 @@ def _plan(
     slices = voxels // prod(sides[-2:])
     chosen, why = None, ""
     for name in IN_PLACE if solver is None else (solver,):
-        refusal = _refusal(name, sides, slices, isotropic, bool(fused) or solver in ("packed", "split"), device)
+        refusal = _refusal(name, sides, slices, isotropic, weighed, bool(fused) or solver in FORCED, device)
         if refusal is None:
             chosen = name
             break
         why = refusal
-    if solver in ("packed", "split") and fused is False:
+    if solver in FORCED and fused is False:
         chosen, why = None, f"expected fused slices for {solver!r}, got fused=False"
-    if chosen is None and (fused or solver in ("packed", "split")):
+    if chosen is None and (fused or solver in FORCED):
         raise ValueError(f"{'fused' if fused else 'solver'}: {why}")
     if chosen is not None and fused is not False:
         plain = out_dtype == DType.FLOAT32 and not extrema and not closed
         ending = (out_dtype, squared, closed)
         scaling = (*map(float32, weights), float32(scale), plain, *mapped)
         sign = str(signed).lower()
-        if chosen == "packed":
-            packed = _packed(sides, slices, device)
+        if chosen in PACKED_STRIPS:
+            strip = PACKED_STRIPS[chosen]
+            packed = _packed(sides, slices, strip, device)
             fields = (*packed.offsets, *sides, packed.pitch, packed.none, *packed.threading, *ending, *scaling)
             parameters = _PACKED.pack(slices, *fields)
-            kernel = f"dtk::packed_slices<uint{8 * run_bytes}_t, {sign}{_ending('PackedSlices', weighed)}>"
+            kernel = (
+                f"dtk::packed_slices<uint{8 * run_bytes}_t, {sign}, {strip}{_ending('PackedSlices', weighed)}>"
+            )
             threads, shared = packed.threads, packed.bytes
         else:
             slice_ = _slice(sides, slices, device, chosen == "split")
@@ -353,7 +358,13 @@ def _scan_step(
 
 
 def _refusal(
-    solver: str, sides: list[int], slices: int, isotropic: bool, forced: bool, device: DeviceProperties
+    solver: str,
+    sides: list[int],
+    slices: int,
+    isotropic: bool,
+    weighed: bool,
+    forced: bool,
+    device: DeviceProperties,
 ) -> str | None:
     """Why ``solver`` does not solve the two last axes of a volume in one kernel, or None.
 
@@ -364,11 +375,18 @@ def _refusal(
         return "expected a volume, with three axes longer than 1"
     if solver not in IN_PLACE:
         return f"expected a solver that works in place, got {solver!r}"
-    packed, split = solver == "packed", solver == "split"
-    layout: Packed | Slice = _packed(sides, slices, device) if packed else _slice(sides, slices, device, split)
+    strip, split = PACKED_STRIPS.get(solver), solver == "split"
+    layout: Packed | Slice = (
+        _packed(sides, slices, strip, device) if strip else _slice(sides, slices, device, split)
+    )
     fits_24 = isotropic and sum((n - 1) ** 2 for n in sides) < NONE_24
     impossible = (
-        (packed and not (isotropic and packs(sides)), "expected equal spacing and squares that fit 16 bits"),
+        (
+            strip is not None and not (isotropic and packs(sides, strip)),
+            "expected equal spacing and squares that fit 16 bits",
+        ),
+        (strip == 16 and sides[0] > 128, "expected at most 128 voxels along the first axis"),
+        (strip == 16 and weighed, "expected no sums, which end in strips of eight voxels"),
         (split and not fits_24, "expected equal spacing and squares that fit 24 bits"),
         (slices >= 2**31, f"expected fewer than 2^31 slices, got {slices}"),
         (layout.threads > 1024, "expected shorter sides"),
@@ -376,8 +394,10 @@ def _refusal(
     )
     unpacked_fits = _slice(sides, slices, device).bytes <= device.shared_per_block_optin - STATIC_SHARED
     slower = (
-        (_idle(sides, slices, packed, device), "fewer slices than multiprocessors"),
-        (packed and device.major < 9 and unpacked_fits, "no minima of packed halves"),
+        (_idle(sides, slices, strip is not None, device), "fewer slices than multiprocessors"),
+        (strip is not None and device.major < 9 and unpacked_fits, "no minima of packed halves"),
+        (strip == 16 and slices <= device.multiprocessors, "no second slice for a multiprocessor"),
+        (strip == 16 and 20 * _padded(sides, 8) < 17 * _padded(sides, 16), "too much to fill up"),
     )
     return next((why for holds, why in (*impossible, *(() if forced else slower)) if holds), None)
 
@@ -400,17 +420,22 @@ def _idle(sides: list[int], slices: int, packed: bool, device: DeviceProperties)
     return prod(sides[1:]) * (1 - apart) > 2048
 
 
-def packs(sides: list[int]) -> bool:
-    """Whether every square of a volume fits the 16 bits of ``packed.cuh``."""
+def packs(sides: list[int], strip: int) -> bool:
+    """Whether every square of a volume fits the 16 bits of ``packed.cuh``, with strips of so many voxels."""
     if len(sides) < 3:
         return False
-    none = _none_16(sides)
-    return none <= FAR_16**2 and none + (align(max(sides[1:]), STRIP) - 1) ** 2 + 64 < 2**16
+    none, far = _none_16(sides, strip), 256 - strip
+    return none <= far**2 and none + (align(max(sides[1:]), strip) - 1) ** 2 + strip**2 < 2**16
 
 
-def _none_16(sides: list[int]) -> int:
+def _padded(sides: list[int], strip: int) -> int:
+    """Voxels of a slice of whole strips. One of strips of sixteen takes some 0.85 of the time of one of eight."""
+    return prod(align(n, strip) for n in sides[1:])
+
+
+def _none_16(sides: list[int], strip: int) -> int:
     """Above every square of slices of whole strips; and the square of 128, a byte's "none", and whole 128s."""
-    return max(align((sides[0] - 1) ** 2 + sum((align(n, STRIP) - 1) ** 2 for n in sides[1:]) + 1, 128), 128**2)
+    return max(align((sides[0] - 1) ** 2 + sum((align(n, strip) - 1) ** 2 for n in sides[1:]) + 1, 128), 128**2)
 
 
 def packed_team_offset(step: Step) -> int:
@@ -429,29 +454,31 @@ class Packed(NamedTuple):
     bytes: int
 
 
-def _packed(sides: list[int], slices: int, device: DeviceProperties) -> Packed:
+def _packed(sides: list[int], slices: int, strip: int, device: DeviceProperties) -> Packed:
     """Layout and threads of a block of ``packed.cuh``: a thread for every strip and pair of lines of a team.
 
-    Blocks of 512 threads, so that several share a multiprocessor; of 1,024 where a slice has one for itself.
+    Long strips: blocks of 256 threads, of which their registers leave room for three on a multiprocessor. Others:
+    blocks of 512, so that several share a multiprocessor; of 1,024 where a slice has one for itself.
     """
-    height, width = (align(n, STRIP) for n in sides[1:])
+    height, width = (align(n, strip) for n in sides[1:])
     longest = max(height, width)
-    pairs, strips = longest // 2, longest // STRIP
+    pairs, strips = longest // 2, longest // strip
+    largest = 256 if strip == 16 else 1024
     lanes = min(32, 1 << (pairs - 1).bit_length())
-    while lanes > 8 and lanes * strips > 1024:
+    while lanes > 8 and lanes * strips > largest:
         lanes //= 2
-    most = 512 if slices > device.multiprocessors else 1024
+    most = min(512 if slices > device.multiprocessors else 1024, largest)
     teams = max(1, min(most // (lanes * strips), -(-pairs // lanes)))
     team_threads = lanes * strips
     pitch = width // 2 | 1
     classes_offset = align(4 * height * pitch, 16)
     classes_pitch = width + 8  # neighbouring rows of classes on other banks
-    team_offset = classes_offset + align(height // STRIP * classes_pitch, 16)
+    team_offset = classes_offset + align(height // 8 * classes_pitch, 16)
     team_bytes = 16 * (strips + 1) * lanes + 8 * lanes
     return Packed(
         (classes_offset, classes_pitch, team_offset, team_bytes),
         pitch,
-        _none_16(sides),
+        _none_16(sides, strip),
         (lanes.bit_length() - 1, teams, team_threads),
         align(teams * team_threads, 32),
         team_offset + teams * team_bytes,
