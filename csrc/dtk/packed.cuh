@@ -364,30 +364,30 @@ struct PackedSlice {
       const int positions = level == 0 ? wide + 1 : strips - wide;
       int parts_log2 = 0;
       while ((positions << (parts_log2 + 1)) <= t.strips()) ++parts_log2;
-      // There are not more positions than strips, but for the last voxel of a line of a few strips.
+      // There are not more positions than strips, but for the last voxel of a line of a few strips. A thread
+      // without a line may belong to no team, and have no memory.
 #pragma unroll 1
-      for (int i = t.strip >> parts_log2; i < positions; i += larger(t.strips() >> parts_log2, 1)) {
+      for (int i = with_lines ? t.strip >> parts_log2 : positions; i < positions;
+           i += larger(t.strips() >> parts_log2, 1)) {
+        DTK_COUNT(pair_positions, 1);
         const int part = t.strip & ((1 << parts_log2) - 1);
         const int s = level > 0 ? i + i / 3 + 1 : i < wide ? 4 * i : strips;
-        uint32_t key[2] = {0xffffffffu, 0xffffffffu};
-        if (with_lines) {
-          DTK_COUNT(pair_positions, 1);
-          const int p = smaller(s * kRows, last);
-          const int window = int(t.window(s));
-          int low = larger(p - window, 0), high = smaller(p + window, last);
-          if (level > 0) {
-            const uint32_t left = t.site(s & ~3), right = t.site(smaller((s | 3) + 1, strips));
-            low = larger(low, smaller(low_half(left), high_half(left)));
-            high = smaller(high, larger(low_half(right), high_half(right)));
-          }
-          const int share = (high - low + (1 << parts_log2)) >> parts_log2;
-          search(line, p, low + part * share, smaller(low + (part + 1) * share - 1, high), key);
-          // Nothing within bounds: the voxel itself.
-          if (key[0] == 0xffffffffu) key[0] = 0xffff0000u | uint32_t(p);
-          if (key[1] == 0xffffffffu) key[1] = 0xffff0000u | uint32_t(p);
+        const int p = smaller(s * kRows, last);
+        const int window = int(t.window(s));
+        int low = larger(p - window, 0), high = smaller(p + window, last);
+        if (level > 0) {
+          const uint32_t left = t.site(s & ~3), right = t.site(smaller((s | 3) + 1, strips));
+          low = larger(low, smaller(low_half(left), high_half(left)));
+          high = smaller(high, larger(low_half(right), high_half(right)));
         }
+        const int share = (high - low + (1 << parts_log2)) >> parts_log2;
+        uint32_t key[2];
+        search(line, p, low + part * share, smaller(low + (part + 1) * share - 1, high), key);
+        // Nothing within bounds: the voxel itself.
+        if (key[0] == 0xffffffffu) key[0] = 0xffff0000u | uint32_t(p);
+        if (key[1] == 0xffffffffu) key[1] = 0xffff0000u | uint32_t(p);
         if (parts_log2 == 0) {
-          if (with_lines) t.site(s) = halves(key[0], key[1] & 0xffffu);
+          t.site(s) = halves(key[0], key[1] & 0xffffu);
         } else {
           t.keys()[2 * t.thread] = key[0];
           t.keys()[2 * t.thread + 1] = key[1];
