@@ -39,6 +39,8 @@ BUDGETS = {
     "remap": 64, "component_maxima": 40, "contour": 48,
 }  # fmt: skip
 
+LONG_STRIPS = 80  # of packed slices: three blocks of 256 threads
+
 
 @pytest.mark.skipif(NVCC is None, reason="needs nvcc")
 @pytest.mark.parametrize("architecture", os.environ.get("DTK_TEST_ARCHITECTURES", "90").split())
@@ -61,7 +63,8 @@ def test_registers_and_spills(tmp_path: Path, architecture: str) -> None:
     for kernel in found:
         name = f"{kernel['kernel']}<{kernel['instance']}>"
         assert (kernel["stack"], kernel["stores"], kernel["loads"]) == ("0", "0", "0"), name
-        assert int(kernel["registers"]) <= BUDGETS[kernel["kernel"]], name
+        long_strips = kernel["kernel"] == "packed_slices" and "Li16E" in kernel["instance"]
+        assert int(kernel["registers"]) <= (LONG_STRIPS if long_strips else BUDGETS[kernel["kernel"]]), name
         assert int(kernel["shared"] or 0) <= STATIC_SHARED, name
 
 
@@ -118,7 +121,7 @@ def test_packed_slices_are_below_the_required_time(library: Library) -> None:
 
 # Of a voxel at 64^3, signed, over all benchmark masks. Sectors: what the caches are asked for, in bytes.
 SECTORS = {"packed_long": 7.4, "packed": 7.4, "strips": 7.9, "apart": 12.6}
-WAVEFRONTS = {"packed_long": 0.8, "packed": 0.9, "strips": 1.45, "apart": 1.4}
+WAVEFRONTS = {"packed_long": 0.62, "packed": 0.9, "strips": 1.45, "apart": 1.4}
 
 
 @pytest.mark.parametrize("way", LAUNCHES)
