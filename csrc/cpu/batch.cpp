@@ -9,7 +9,6 @@ namespace {
 constexpr int64_t kVoxelsPerThread = 1 << 15;  // less is not worth waking a thread for
 constexpr int64_t kWholeImage = 1 << 21;       // voxels; one thread per smaller image, if there are enough
 constexpr size_t kScanTile = 512 << 10;        // bytes of codes that stay in L2 between the two scans
-constexpr int64_t kStreamingBytes = 2 << 20;   // larger outputs bypass the caches
 constexpr int64_t kWholeSlice = 1 << 18;       // pixels; a larger slice is shared by the threads
 
 constexpr size_t whole_lines(size_t bytes) { return (bytes + 63) / 64 * 64; }

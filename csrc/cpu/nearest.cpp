@@ -14,7 +14,6 @@ namespace {
 
 constexpr int64_t kVoxelsPerThread = 1 << 14;  // less is not worth waking a thread for
 constexpr int64_t kWholeImage = 1 << 20;       // voxels; one thread per smaller image, if there are enough
-constexpr int64_t kStreamingBytes = 2 << 20;   // larger outputs bypass the caches
 constexpr int kRowsPerTask = 16;
 
 thread_local Scratch caller_scratch, participant_scratch;

@@ -36,6 +36,7 @@ struct ImageTask {
   float extrema_scale;  // of the squared distance
 };
 constexpr size_t kCodePadding = 64;
+constexpr int64_t kStreamingBytes = 2 << 20;  // larger outputs bypass the caches
 
 // do_columns and do_rows take this many columns or rows at a time.
 constexpr int kTile = 16;

@@ -9,7 +9,6 @@ namespace dtk::cpu {
 
 namespace {
 
-constexpr int64_t kStreamingBytes = 2 << 20;  // larger gradients bypass the caches
 
 // Sums are taken tile by tile of kTile rows and then in the order of the tiles, so that they do not depend on
 // who computed which.
