@@ -166,7 +166,7 @@ def maps() -> Iterator[Entry]:
             "maps", "distance_map", (128,) * 3, variant=name, peers=("plain sdf", "SciPy"), required=required
         )
     # The one map that needs the nearest voxels themselves, on both sides, where the spacing is unequal.
-    required = {"plain sdf": 1 / 6, "SciPy": 30.0}
+    required = {"plain sdf": 1 / 1.5, "SciPy": 30.0}
     peers = ("plain sdf", "SciPy")
     yield Entry(
         "maps", "distance_map", (128,) * 3, variant="half", spacing=ANISOTROPIC, peers=peers, required=required

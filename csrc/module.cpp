@@ -56,7 +56,8 @@ dtk::Image make_image(uintptr_t data, int dtype, const Axes& shape, const Axes& 
 
 void cpu_transform(uintptr_t data, int dtype, const Axes& shape, const Axes& stride, int rule,
                    double threshold, int spatial_dims, uintptr_t spacing, int64_t spacing_rows,
-                   bool is_signed, bool squared, bool closed, uintptr_t out, uintptr_t extrema, int threads) {
+                   bool is_signed, bool squared, bool closed, bool to_faces, uintptr_t out, uintptr_t extrema,
+                   int threads) {
   dtk::cpu::Transform t{};
   t.image = make_image(data, dtype, shape, stride, rule, threshold);
   t.spatial_dims = spatial_dims;
@@ -65,6 +66,7 @@ void cpu_transform(uintptr_t data, int dtype, const Axes& shape, const Axes& str
   t.is_signed = is_signed;
   t.squared = squared;
   t.closed = closed;
+  t.to_faces = to_faces;
   t.out = reinterpret_cast<float*>(out);
   t.extrema = reinterpret_cast<float*>(extrema);
   t.threads = threads;
@@ -85,21 +87,6 @@ void cpu_nearest(uintptr_t data, int dtype, const Axes& shape, const Axes& strid
   n.threads = threads;
   Unlocked unlocked;
   dtk::cpu::nearest(n);
-}
-
-void cpu_faces(uintptr_t maps, uintptr_t data, int dtype, const Axes& shape, const Axes& stride, int rule,
-               double threshold, int spatial_dims, uintptr_t spacing, int64_t spacing_rows, bool closed,
-               int threads) {
-  dtk::cpu::Faces f{};
-  f.maps = reinterpret_cast<float*>(maps);
-  f.image = make_image(data, dtype, shape, stride, rule, threshold);
-  f.spatial_dims = spatial_dims;
-  f.spacing = reinterpret_cast<const double*>(spacing);
-  f.spacing_rows = spacing_rows;
-  f.closed = closed;
-  f.threads = threads;
-  Unlocked unlocked;
-  dtk::cpu::faces(f);
 }
 
 void cpu_label(uintptr_t data, int dtype, const Axes& shape, const Axes& stride, int rule, double threshold,
@@ -228,7 +215,6 @@ PYBIND11_MODULE(DTK_MODULE_NAME, m) {
   m.def("cpu_instruction_set", &dtk::cpu::instruction_set);
   m.def("cpu_transform", &cpu_transform);
   m.def("cpu_nearest", &cpu_nearest);
-  m.def("cpu_faces", &cpu_faces);
   m.def("cpu_label", &cpu_label);
   m.def("cpu_envelope", &cpu_envelope);
   m.def("cpu_scatter", &cpu_scatter);

@@ -16,6 +16,7 @@ def cpu_transform(
     is_signed: bool,
     squared: bool,
     closed: bool,
+    to_faces: bool,
     out: int,
     extrema: int,
     threads: int,
@@ -32,20 +33,6 @@ def cpu_nearest(
     spacing_rows: int,
     distance: int,
     index: int,
-    threads: int,
-) -> None: ...
-def cpu_faces(
-    maps: int,
-    data: int,
-    dtype: int,
-    shape: tuple[int, ...],
-    stride: tuple[int, ...],
-    rule: int,
-    threshold: float,
-    spatial_dims: int,
-    spacing: int,
-    spacing_rows: int,
-    closed: bool,
     threads: int,
 ) -> None: ...
 def cpu_label(

@@ -77,6 +77,7 @@ class Problem(NamedTuple):
     extrema: int = 0
     out_dtype: DType = DType.FLOAT32  # FLOAT32, FLOAT16, BFLOAT16 or UINT8
     mapping: Mapping | None = None  # of distances as float32, to be written instead of them; no extrema then
+    to_faces: bool = False  # signed distances move as in FacesProblem, and the extrema are theirs
 
 
 class Inside(enum.IntEnum):
@@ -141,7 +142,8 @@ class FacesProblem(NamedTuple):
     """Signed distances of every image of a batch, to be moved by half a spacing towards 0 in place.
 
     It is the spacing of the axis along which the nearest voxel of the other side is the most voxels away; of
-    several such axes, the narrowest.
+    several such axes, the narrowest; of several such voxels, one beyond a closed border, or else the first by x,
+    then y, then z.
     """
 
     maps: int  # float32, contiguous, negative inside

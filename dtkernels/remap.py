@@ -50,8 +50,11 @@ def distance_map(
     given, rows = transform.spacing_of(spacing, dims, layout.source, images[0])
     chosen = backends.choose(layout.source.device, backend)
     apart = o.boundary == "half" and not _equal(spacing)  # the zero level differs from voxel to voxel
+    to_faces = apart and getattr(chosen, "FACES", False)  # and the transform knows how
+    if apart:
+        f = formula(o._replace(boundary="none"))
     contour = o.boundary == "inner_contour"
-    if apart and not hasattr(chosen, "faces"):
+    if apart and not (to_faces or hasattr(chosen, "faces")):
         backends.choose(layout.source.device, backend, "nearest")  # refuse before any work
     if o.normalize.startswith("component"):
         backends.choose(layout.source.device, backend, "label")
@@ -77,10 +80,11 @@ def distance_map(
         mapping = Mapping(tuple(f.floats()), o.boundary == "inner_zero")
 
     extrema = None
-    if f.uses_maxima and not apart and not contour:
+    moved = apart and not to_faces  # afterwards
+    if f.uses_maxima and not moved and not contour:
         extrema = torch.zeros((*images[:2], 2), dtype=torch.float32, device=mask.device)
     # A closed border has made the outermost foreground contour already, and is none for the background.
-    common: dict[str, Any] = {"border": "open" if contour else o.border, "backend": backend}
+    common: dict[str, Any] = {"border": "open" if contour else o.border, "backend": backend, "to_faces": to_faces}
     two = mapping is None and inside == Inside.NEGATIVE and num_classes == 2 and o.border == "open"
     if two and (binary or _is_binary(mask)):
         phi = _of_two_classes(mask, images, shape, dims, spacing, out, extrema, common)
@@ -96,14 +100,13 @@ def distance_map(
     maps = phi.view(images)
     if "error" in (o.on_empty, o.on_full):
         _refuse_missing(maps, foreground(layout) if contour else maps < 0, o, mask.ndim - dims)
-    if apart:
+    if moved:
         closed = o.border == "closed"
         if hasattr(chosen, "faces"):
             chosen.faces(FacesProblem(maps.data_ptr(), layout.image, dims, given, closed), layout.source, rows)
         else:
             _shift_to_faces(maps, dims, given.values if rows is None else rows, closed, backend)
-        f = formula(o._replace(boundary="none"))
-    if f.uses_maxima and (apart or contour):
+    if f.uses_maxima and (moved or contour):
         if contour:
             maps.mul_(torch.where(foreground(layout), -1.0, 1.0))
         extrema = torch.zeros((*images[:2], 2), dtype=torch.float32, device=mask.device)
@@ -285,36 +288,39 @@ def _shift_to_faces(maps: Tensor, dims: int, spacing: Any, closed: bool, backend
     q's cell as long as each coordinate has moved by half a voxel at most, that is, for the fraction
     :math:`1 / (2 \max_a k_a)` of it: so it leaves the cell through the face across the axis with the largest
     :math:`k_a`, and half the spacing of that axis is what lies between q's centre and that face. Where several
-    axes are largest, the segment leaves through an edge, and the narrowest of them counts. Beyond a closed border
-    the nearest voxel lies straight across it; where one of the image is as near, that counts.
+    axes are largest, the segment leaves through an edge, and the narrowest of them counts. Of several voxels
+    equally near q is the first by x, then by y, then by z. Beyond a closed border the nearest voxel lies straight
+    across it, of several ends as near across that of z, then of y. It counts where one of the image is as near.
     """
+    maps = maps.transpose(2, 4)  # nearest() gives the first in raster order: axes are x, y, z from here on
     inside = maps < 0
-    given = spacing[:, 3 - dims :] if isinstance(spacing, Tensor) else list(spacing[3 - dims :])
-    images = inside.view(*inside.shape[:2], *inside.shape[5 - dims :])
+    lengths = inside.shape[2 : 2 + dims]
+    widths: list[Any] = [spacing[:, 2 - k] if isinstance(spacing, Tensor) else spacing[2 - k] for k in range(dims)]
+    given = torch.stack(widths, 1) if isinstance(spacing, Tensor) else widths
+    images = inside.reshape(*inside.shape[:2], *lengths)
     (distance, to_outside), (_, to_inside) = (
         [x.view(inside.shape) for x in transform.nearest(m, given, spatial_dims=dims, backend=backend)]
         for m in (images, ~images)
     )
     place = torch.where(inside, to_outside, to_inside)
-    if math.prod(maps.shape[2:]) < 2**31:
+    if math.prod(lengths) < 2**31:
         place = place.int()
-    steps, widths, ends = [], [], []
-    for axis in range(4, 4 - dims, -1):
-        n = maps.shape[axis]
-        own = torch.arange(n, device=maps.device, dtype=place.dtype).view(-1, *(1,) * (4 - axis))
-        steps.append((place % n).sub_(own).abs_())
+    if isinstance(spacing, Tensor):
+        widths = [s.float().view(-1, 1, 1, 1, 1) for s in widths]
+    steps: list[Tensor] = []
+    ends: list[Tensor] = []
+    for k, n in reversed(list(enumerate(lengths))):
+        own = torch.arange(n, device=maps.device, dtype=place.dtype).view(-1, *(1,) * (2 - k))
+        steps.insert(0, (place % n).sub_(own).abs_())
         place = place.div(n, rounding_mode="floor")
-        column = axis - 2
-        width = spacing[:, column].float().view(-1, 1, 1, 1, 1) if isinstance(spacing, Tensor) else spacing[column]
-        widths.append(width)
-        ends.append(torch.minimum(own + 1, n - own) * width)
+        ends.insert(0, torch.minimum(own + 1, n - own) * widths[k])
     most = functools.reduce(torch.maximum, steps)
     across = functools.reduce(
         torch.minimum, (torch.where(k == most, s, math.inf) for k, s in zip(steps, widths, strict=True))
     )
     if closed:
         nearest_end = functools.reduce(torch.minimum, ends)
-        beyond = inside & (nearest_end < distance * (1 - 1e-6))
+        beyond = inside & (nearest_end <= distance * (1 + 1e-6))
         for end, width in zip(ends, widths, strict=True):
             across = torch.where(beyond & (end == nearest_end), width, across)
     maps.sub_(torch.copysign(across.mul_(0.5), maps))  # infinite distances stay so

@@ -214,8 +214,9 @@ def run(
     out_dtype: torch.dtype | None = None,
     extrema: torch.Tensor | None = None,
     mapping: Mapping | None = None,
+    to_faces: bool = False,
 ) -> torch.Tensor:
-    """One transform of every image of a batch; ``mapping`` is for a backend that has ``MAPS``."""
+    """One transform of every image of a batch; ``mapping`` and ``to_faces`` are for backends that have them."""
     source = layout.source
     closed = arguments.check_border(border)
     values, rows = spacing_of(spacing, dims, source, layout.image.shape[0])
@@ -235,8 +236,19 @@ def run(
         converts = dtype == torch.float32 or getattr(chosen, "CONVERTS", False)
         into = out if converts else memory.empty(shape, torch.float32, source.device)
         number = arguments.OUT_DTYPES[into.dtype]
-        address = into.data_ptr()
-        problem = Problem(layout.image, dims, values, signed, squared, closed, address, pointer, number, mapping)
+        problem = Problem(
+            image=layout.image,
+            spatial_dims=dims,
+            spacing=values,
+            signed=signed,
+            squared=squared,
+            closed=closed,
+            out=into.data_ptr(),
+            extrema=pointer,
+            out_dtype=number,
+            mapping=mapping,
+            to_faces=to_faces,
+        )
         chosen.run(problem, source, rows, into)
         if extrema is not None and not fused:
             read_extrema(into, extrema, signed=signed, squared=squared)

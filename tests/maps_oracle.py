@@ -41,18 +41,18 @@ def component_maxima(mask: Mask, values: Map) -> Map:
 
 
 def nearest_of_other_class(mask: Mask, spacing: Sequence[float]) -> NDArray[np.int64]:
-    """Displacement (n, *shape) to the nearest voxel of the other class, of several the first in raster order."""
-    points = np.indices(mask.shape).reshape(mask.ndim, -1).T
+    """Displacement (n, *shape) to the nearest voxel of the other class, of several the first by the last axis."""
+    points = np.indices(mask.T.shape).reshape(mask.ndim, -1)[::-1].T
     result = np.zeros_like(points)
     s = np.asarray(spacing, np.float64)
-    flat = mask.ravel()
+    flat = mask.T.ravel()
     for side in (True, False):
         here, there = points[flat == side], points[flat != side]
         step = here[:, None] - there[None]
         square = ((step * s) ** 2).sum(-1)
         first = (square <= square.min(1, keepdims=True) * (1 + 1e-6)).argmax(1)
         result[flat == side] = step[np.arange(len(here)), first]
-    return result.T.reshape(mask.ndim, *mask.shape)
+    return result.T.reshape(mask.ndim, *mask.T.shape).transpose(0, *range(mask.ndim, 0, -1))
 
 
 def _edt(m: Mask, s: Sequence[float]) -> Map:

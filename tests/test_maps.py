@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import maps_oracle
 import numpy as np
@@ -269,6 +273,59 @@ def test_closed_border_is_background(backend: Backend) -> None:
         assert_same(actual, np.where(mask, inside, maps_oracle.MAPS["half"](mask, spacing)))
     full = dtk.distance_map(backend.put(np.ones((5, 5))), "ma_sdf", border="closed", backend=backend.name)
     assert numpy(full)[[0, 1, 2], 2].tolist() == [0, -2, -3]  # there is a boundary: it is not full
+
+
+FACES_BY_NEAREST = """
+import sys
+import numpy as np, torch
+from dtkernels._C import cpu_instruction_set
+if cpu_instruction_set() != sys.argv[1] and sys.argv[1] != "baseline": sys.exit("absent")
+from bench import masks
+import dtkernels as dtk
+from dtkernels.backends import cpu
+
+def both(x, spacing, **options):
+    cpu.FACES = True
+    own = dtk.distance_map(x, "half", spacing, **options)
+    cpu.FACES = False
+    return own, dtk.distance_map(x, "half", spacing, **options)
+
+torch.set_num_threads(1)
+assert cpu.FACES
+rng = np.random.default_rng(0)
+shapes = (128, 50, 35), (20, 150, 40), (9, 40, 200), (3, 5, 300), (130, 40), (1, 90)
+for shape in shapes:
+    made = [masks.make(kind, shape) for kind in ("organ", "ellipsoids", "noise", "one_hole")]
+    made += [rng.random(shape) < 0.02, rng.random(shape) < 0.98, np.ones(shape, bool)]
+    for spacing in ((3.0, 1.0, 0.5), (0.25, 1.0, 0.5), (2.0, 1.0, 2.0), (0.7, 1.9, 1.1)):
+        for border in ("open", "closed"):
+            for mask in made:
+                x = torch.from_numpy(mask)
+                own, want = both(x, spacing[-x.ndim :], border=border)
+                assert torch.equal(own, want), (shape, spacing, border)
+    options = {"normalize": "per_side_max", "spatial_dims": x.ndim}
+    batch = torch.stack([torch.from_numpy(mask.astype(bool)) for mask in made])[:, None]
+    rows = torch.rand(len(made), x.ndim, dtype=torch.float64) + 0.3
+    rows[::3] = 1.5
+    own, want = both(batch, rows, **options)
+    torch.testing.assert_close(own, want, rtol=1e-6, atol=0.0)
+"""
+
+
+@pytest.mark.parametrize("isa", ["baseline", "avx2", "avx512"])
+def test_faces_in_the_passes_are_those_of_the_nearest_voxels(isa: str) -> None:
+    """Lines of many blocks, wide codes, ties of exact and of rounded squares: bit for bit by ``nearest``."""
+    done = subprocess.run(
+        [sys.executable, "-c", FACES_BY_NEAREST, isa],
+        env={**os.environ, "DTK_CPU_ISA": isa},
+        cwd=Path(__file__).parents[1],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.stderr.strip() == "absent":
+        pytest.skip(f"this machine does not run {isa}")
+    assert done.returncode == 0, done.stderr[-3000:]
 
 
 def test_scope_of_the_maximum(backend: Backend) -> None:

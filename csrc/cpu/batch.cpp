@@ -34,6 +34,7 @@ Batch::Batch(const Transform& t, const Image* sources, int count, const Consumer
   task.is_signed = t.is_signed;
   task.squared = t.squared;
   task.closed = t.closed;
+  task.to_faces = t.to_faces;
   task.wide_codes = shape[2 + task.scan_axis] > 128;
   task.streaming = !consumer && images_ * voxels_ * int64_t(sizeof(float)) > kStreamingBytes;
   columns_ = task.scan_axis == 0 ? int64_t(task.height) * task.width : task.scan_axis == 1 ? task.width : 1;
@@ -44,9 +45,8 @@ Batch::Batch(const Transform& t, const Image* sources, int count, const Consumer
   scan_tile_ = std::min(columns_, std::max<int64_t>(64, scan_tile_ / 64 * 64));
   scan_tiles_ = (columns_ + scan_tile_ - 1) / scan_tile_;
   code_bytes_ = whole_lines((size_t(voxels_) << task.wide_codes) + kCodePadding);
-  workspace_bytes_ =
-      whole_lines(std::max(passes_.slice_workspace(task.height, task.width), scan_workspace()));
-  turned_bytes_ = task.scan_axis == 0 ? passes_.turned_size(task.height, task.width) : 0;
+  workspace_bytes_ = whole_lines(std::max(passes_.slice_workspace(task), scan_workspace()));
+  turned_bytes_ = task.scan_axis == 0 ? passes_.turned_size(task) : 0;
   const int64_t unit = task.scan_axis == 0 ? plane() : std::min(kTile, task.height) * int64_t(task.width);
   map_bytes_ = consumer ? whole_lines(size_t(unit) * sizeof(float)) : 0;
 }
@@ -162,6 +162,8 @@ ImageTask Batch::task_for(int64_t image, const Image& source, char* codes) const
   task.extrema = t_.extrema ? t_.extrema + 2 * image : nullptr;
   const int64_t row = rows() == 1 ? 0 : sample;
   task.exact = isotropic(row);
+  for (int axis = 0; axis < 3; axis++) task.faces.half[axis] = 0.5f * float(spacing(row, axis));
+  task.faces.z_tag = spacing(row, 0) <= spacing(row, 1);
   const int height = task.height, width = task.width;
   if (task.exact) {
     const double s = spacing(row, 2);

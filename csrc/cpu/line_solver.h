@@ -32,6 +32,11 @@
 // anisotropy) a row reports not its argmin but the first and last j within a factor 1 + 16u of its
 // minimum: a row outside them is ideally worse than b at p, on the outer side, hence at all p' beyond. Either
 // way no ideal minimiser is excluded, and D(p) is within 3u of the ideal minimum at any anisotropy.
+//
+// Carrying. Rows may carry a word per lane that goes with their h, and D(p) gets the word of its minimiser,
+// of the lowest among equals: candidates come in ascending order and yield to equals, except that a window
+// also looks upwards, in descending order, where they do not. A landmark reports the lowest of its
+// minimisers. So its own row finds that one, and by fact 3 the rows below have all of theirs from there on.
 #pragma once
 #include "arithmetic.h"
 #include "passes.h"
@@ -58,16 +63,21 @@ struct Intervals {
   int lo[kLanes], hi[kLanes];
 };
 
-template <class Arithmetic, bool kSigned>
+template <class Arithmetic, bool kSigned, bool kCarry = false>
 class LineSolver {
  public:
   LineSolver(const AxisCost& axis, const LineScratch& scratch)
       : cost_(axis.cost), inverse_weight_(axis.inverse_weight), scratch_(scratch) {}
 
   // Rows of 16 lanes at `in` and `out`, both with room for n rounded up to a multiple of 16. Clobbers `in`.
-  void solve(uint32_t* in, int n, uint32_t* out) {
+  // With kCarry the rows of `carried` go with those of `in`, and `carried_out` gets what the minimisers
+  // carry.
+  void solve(uint32_t* in, int n, uint32_t* out, const uint32_t* carried = nullptr,
+             uint32_t* carried_out = nullptr) {
     in_ = in;
     out_ = out;
+    carried_ = carried;
+    carried_out_ = carried_out;
     n_ = n;
     blocks_ = (n + kBlock - 1) / kBlock;
     Vec dead_value;
@@ -104,6 +114,22 @@ class LineSolver {
   static Vec site_value(const Vec& g, const Vec& sign) { return kSigned ? clamp_negative(g ^ sign) : g; }
   static Vec class_sign(int c) { return broadcast(c ? kSignBit : 0u); }
 
+  // The smallest candidate so far, and what its site carries.
+  struct Best {
+    Vec value, carried;
+  };
+  // A candidate of a row further down yields to its equals, one further up does not.
+  static void take(Best& best, const Vec& candidate, const Vec& carried) {
+    if (kCarry) best.carried = select(less(candidate, best.value), carried, best.carried);
+    best.value = min_unsigned(best.value, candidate);
+  }
+  static void take_from_above(Best& best, const Vec& candidate, const Vec& carried) {
+    if (kCarry) best.carried = select(less(best.value, candidate), best.carried, carried);
+    best.value = min_unsigned(best.value, candidate);
+  }
+
+  Vec carried_by(int j) const { return kCarry ? load(carried_ + size_t(j) * kLanes) : Vec(); }
+
   // The largest |p - j| that can improve on the value h, or a little more.
   int reach(uint32_t h) const {
     if (h >= Arithmetic::kNone) return n_;
@@ -111,10 +137,20 @@ class LineSolver {
     return k < float(n_) ? int(k) + 1 : n_;  // n for NaN, too
   }
 
+  // Whether a site this step away can beat the best, or tie with it from above.
+  static Mask may_improve(const Vec& step, const Best& best) {
+    return less(step, kCarry ? best.value + broadcast(1u) : best.value);
+  }
+
+  void store_best(int p, const Best& best, const Vec& sign) {
+    store_row(out_, p, kSigned ? best.value | sign : best.value);
+    if (kCarry) store_row(carried_out_, p, best.carried);
+  }
+
   // Fact 1. False, and nothing stored, if the search is not over after `limit` steps.
   bool window(int p, int limit) {
     const Vec own = row(p), sign = sign_of(own);
-    Vec best = own ^ sign;
+    Best best = {own ^ sign, carried_by(p)};
     const int to_edge = p < n_ - 1 - p ? p : n_ - 1 - p;
     const int both_sides = to_edge < limit ? to_edge : limit;
     const uint32_t* at = in_ + size_t(p) * kLanes;
@@ -122,24 +158,31 @@ class LineSolver {
     int k = 1;
     for (; k <= both_sides; k++) {
       const Vec step = cost_vec(k);
-      if (!any(less(step, best))) {
+      if (!any(may_improve(step, best))) {
         done = true;
         break;
       }
       const Vec below = load(at + size_t(k) * kLanes), above = load(at - size_t(k) * kLanes);
+      if (kCarry) {
+        take(best, Arithmetic::add(site_value(below, sign), step), carried_by(p + k));
+        take_from_above(best, Arithmetic::add(site_value(above, sign), step), carried_by(p - k));
+        continue;
+      }
       const Vec site =
           kSigned ? clamp_negative(min_signed(below ^ sign, above ^ sign)) : min_unsigned(below, above);
-      best = min_unsigned(best, Arithmetic::add(site, step));
+      best.value = min_unsigned(best.value, Arithmetic::add(site, step));
     }
     for (; !done; k++) {
       const Vec step = cost_vec(k);
       const bool has_below = p + k < n_, has_above = p - k >= 0;
-      if (!(has_below || has_above) || !any(less(step, best))) break;
+      if (!(has_below || has_above) || !any(may_improve(step, best))) break;
       if (k > limit) return false;
-      if (has_below) best = min_unsigned(best, Arithmetic::add(site_value(row(p + k), sign), step));
-      if (has_above) best = min_unsigned(best, Arithmetic::add(site_value(row(p - k), sign), step));
+      if (has_below) take(best, Arithmetic::add(site_value(row(p + k), sign), step), carried_by(p + k));
+      if (has_above) {
+        take_from_above(best, Arithmetic::add(site_value(row(p - k), sign), step), carried_by(p - k));
+      }
     }
-    store_row(out_, p, kSigned ? best | sign : best);
+    store_best(p, best, sign);
     return true;
   }
 
@@ -265,11 +308,13 @@ class LineSolver {
     mark.hi = int(max_of_lanes(mark.last));
   }
 
-  // Two accumulators, because compare and select depend on the step before.
+  // The lowest minimiser. Two accumulators, because compare and select depend on the step before; the bound
+  // that they begin with, p's own value, must lose to it.
   Vec search(int p, const Vec& sign, const Intervals& split, Landmark& mark) const {
     const uint32_t* cost = cost_ - p;
     const Vec two = broadcast(2u);
-    Vec best0 = site_value(row(p), sign), best1 = best0, at0 = broadcast(uint32_t(p)), at1 = at0;
+    Vec best0 = site_value(row(p), sign) + broadcast(1u), best1 = best0, at0 = broadcast(uint32_t(p)),
+        at1 = at0;
     const auto consider = [](const Vec& candidate, const Vec& index, Vec& best, Vec& at) {
       const Vec better = min_unsigned(candidate, best);
       at = select(equal(better, best), at, index);
@@ -288,7 +333,9 @@ class LineSolver {
         consider(Arithmetic::add(site_value(row(j), sign), broadcast(cost[j])), index0, best0, at0);
     }
     const Vec best = min_unsigned(best0, best1);
-    mark.first = mark.last = select(equal(best, best0), at0, at1);
+    const Vec none = broadcast(~0u);
+    mark.first = mark.last =
+        min_unsigned(select(equal(best, best0), at0, none), select(equal(best, best1), at1, none));
     return best;
   }
 
@@ -371,9 +418,10 @@ class LineSolver {
   // The minimum over the intervals for kRows rows at once: every row of h is loaded once for all of them.
   template <bool kOneClass>
   void fill_rows(int p, const Intervals& split, const Vec& class_sign) {
-    Vec best[kRows], sign[kRows];
+    Best best[kRows];
+    Vec sign[kRows];
     for (int r = 0; r < kRows; r++) {
-      best[r] = broadcast(Arithmetic::kNone);
+      best[r] = {broadcast(Arithmetic::kNone), broadcast(0u)};
       sign[r] = kOneClass ? class_sign : sign_of(row(p + r));
     }
     for (int t = 0; t < split.count; t++) {
@@ -382,13 +430,14 @@ class LineSolver {
       for (int j = split.lo[t]; j <= split.hi[t]; j++, from += kLanes, cost++) {
         const Vec g = load(from);
         const Vec shared = kOneClass ? site_value(g, class_sign) : g;
+        const Vec carried = carried_by(j);
         for (int r = 0; r < kRows; r++) {
           const Vec site = kOneClass ? shared : site_value(g, sign[r]);
-          best[r] = min_unsigned(best[r], Arithmetic::add(site, broadcast(cost[-r])));
+          take(best[r], Arithmetic::add(site, broadcast(cost[-r])), carried);
         }
       }
     }
-    for (int r = 0; r < kRows; r++) store_row(out_, p + r, kSigned ? best[r] | sign[r] : best[r]);
+    for (int r = 0; r < kRows; r++) store_best(p + r, best[r], sign[r]);
   }
 
   const uint32_t* cost_;
@@ -396,6 +445,8 @@ class LineSolver {
   LineScratch scratch_;
   uint32_t* in_;
   uint32_t* out_;
+  const uint32_t* carried_;
+  uint32_t* carried_out_;
   int n_, blocks_;
 };
 

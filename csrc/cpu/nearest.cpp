@@ -26,9 +26,7 @@ size_t round_up(size_t bytes) { return (bytes + 63) / 64 * 64; }
 
 class Batch {
  public:
-  // With `faces` the maps move on the side that is `inverted` or not.
-  explicit Batch(const Nearest& n, const Faces* faces = nullptr, bool inverted = false)
-      : n_(n), passes_(row_passes().nearest), faces_(faces), inverted_(inverted) {
+  explicit Batch(const Nearest& n) : n_(n), passes_(row_passes().nearest) {
     const int64_t* shape = n.image.shape;
     images_ = shape[0] * shape[1];
     depth_ = int(shape[2]);
@@ -45,10 +43,8 @@ class Batch {
   }
 
   void run() {
-    if (!faces_) {
-      advise_huge_pages(n_.index, size_t(images_ * voxels_) * sizeof(int64_t));
-      distances();
-    }
+    advise_huge_pages(n_.index, size_t(images_ * voxels_) * sizeof(int64_t));
+    distances();
     const int threads =
         int(std::max<int64_t>(1, std::min<int64_t>(n_.threads, images_ * voxels_ / kVoxelsPerThread)));
     const bool whole_images =
@@ -134,12 +130,10 @@ class Batch {
     task.image = n_.image;
     task.offset = image / classes * n_.image.stride[0] + image % classes * n_.image.stride[1];
     task.class_index = image % classes;
-    task.inverted = inverted_;
-    task.spatial_dims = n_.spatial_dims;
     task.depth = depth_;
     task.height = height_;
     task.width = width_;
-    task.exact = !faces_ && isotropic(row);
+    task.exact = isotropic(row);
     task.x_weight = weight(row, 2);
     task.y_weight = weight(row, 1);
     task.scale = float(spacing(row, 2));
@@ -151,28 +145,10 @@ class Batch {
                       tables + table_entries(height_));
     task.places = reinterpret_cast<uint32_t*>(scratch + table_bytes_);
     task.busy = reinterpret_cast<uint8_t*>(scratch + table_bytes_ + places_bytes_);
-    if (faces_) {
-      task.faces = widths(row);
-      task.faces.map = faces_->maps + image * voxels_;
-      return task;
-    }
     task.streaming = images_ * voxels_ * int64_t(sizeof(int64_t)) > kStreamingBytes;
     task.distance = task.exact ? n_.distance + image * voxels_ : nullptr;
     task.index = n_.index + image * voxels_;
     return task;
-  }
-
-  FaceWidths widths(int64_t row) const {
-    FaceWidths result{};
-    result.closed = faces_->closed && !inverted_;
-    for (int axis = 0; axis < 3; axis++) {
-      result.weight[axis] = weight(row, axis);
-      result.half[axis] = 0.5f * float(spacing(row, axis)) * (inverted_ ? -1.0f : 1.0f);
-      result.widest_first[axis] = axis;
-    }
-    std::stable_sort(result.widest_first, result.widest_first + 3,
-                     [&](int a, int b) { return spacing(row, a) > spacing(row, b); });
-    return result;
   }
 
   // --- Work ---
@@ -230,8 +206,6 @@ class Batch {
 
   const Nearest& n_;
   const NearestPasses& passes_;
-  const Faces* faces_;
-  const bool inverted_;
   int64_t images_, voxels_;
   int depth_, height_, width_, tiles_;
   size_t table_bytes_, near_x_bytes_, places_bytes_, busy_bytes_, workspace_bytes_;
@@ -241,17 +215,6 @@ class Batch {
 
 void nearest(const Nearest& n) {
   if (has_voxels(n.image)) Batch(n).run();
-}
-
-void faces(const Faces& f) {
-  if (!has_voxels(f.image)) return;
-  Nearest n{};
-  n.image = f.image;
-  n.spacing = f.spacing;
-  n.spacing_rows = f.spacing_rows;
-  n.spatial_dims = f.spatial_dims;
-  n.threads = f.threads;
-  for (const bool inverted : {false, true}) Batch(n, &f, inverted).run();
 }
 
 }  // namespace dtk::cpu

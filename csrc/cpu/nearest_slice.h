@@ -33,12 +33,6 @@ namespace dtk::cpu::DTK_ISA {
 constexpr uint16_t kNoneInRow = 0xffff;
 constexpr uint32_t kNoPlace = ~0u;
 
-inline Vec subtract(const Vec& a, const Vec& b) {
-  return each([](Part x, Part y) { return x - y; }, a, b);
-}
-inline Vec shift_right(const Vec& a, int bits) {
-  return each([bits](Part x) { return x >> bits; }, a);
-}
 inline Vec count_up(uint32_t from) {
   uint32_t values[kLanes];
   for (int i = 0; i < kLanes; i++) values[i] = from + uint32_t(i);
@@ -136,11 +130,6 @@ inline void scan_row(const uint64_t* words, int width, int pitch, uint16_t* __re
   });
 }
 
-inline void invert_bits(uint64_t* words, int count) {
-  for (int64_t i = 0; i < words_for(count); i++) words[i] = ~words[i];
-  if (count % 64 != 0) words[count / 64] &= (uint64_t(1) << (count % 64)) - 1;
-}
-
 inline void scan_rows(const NearestTask& task, int z, int y0, int y1, char* workspace, uint16_t* near_x) {
   const NearestWorkspace ws = nearest_workspace_at(task, workspace);
   const int64_t* stride = task.image.stride + 2;
@@ -148,7 +137,6 @@ inline void scan_rows(const NearestTask& task, int z, int y0, int y1, char* work
   for (int y = y0; y < y1; y++) {
     pack_row(task.image, task.offset + z * stride[0] + y * stride[1], stride[2], task.width, ws.bytes,
              ws.words, task.class_index);
-    if (task.inverted) invert_bits(ws.words, task.width);
     scan_row(ws.words, task.width, pitch, near_x + int64_t(y) * pitch);
   }
 }
@@ -247,12 +235,6 @@ struct NearestPass {
     const Vec x_weight = broadcast(task.x_weight), y_weight = broadcast(task.y_weight);
     bool any_busy = false;
     for (int z = 0; z < n; z++) any_busy = any_busy || busy[z];
-    if (task.faces.map) {  // lines of memory a slice apart, which no processor foresees
-      const float* map = task.faces.map + int64_t(y) * task.width + x;
-      for (int z = 0; z < n; z++) {
-        if (busy[z]) __builtin_prefetch(map + int64_t(z) * task.height * task.width, 1);
-      }
-    }
     bool alive = false;  // the image is not all foreground
     if (any_busy) {
       Vec nearest = none();
@@ -276,7 +258,7 @@ struct NearestPass {
     }
     for (int z = 0; z < n; z++) {
       if (!busy[z]) {
-        if (!task.faces.map) emit(task, z, y, x, zero, broadcast(uint32_t(z)), own);
+        emit(task, z, y, x, zero, broadcast(uint32_t(z)), own);
         continue;
       }
       const Found f = alive ? found(task.z, z, ws) : Found{none(), broadcast(uint32_t(z))};
@@ -296,7 +278,6 @@ struct NearestPass {
   // Sixteen voxels of the result, or as many as there are left in the row.
   static void emit(const NearestTask& task, int z, int y, int x, const Vec& square, const Vec& slice,
                    const Vec& place) {
-    if (task.faces.map) return shift(task, z, y, x, square, slice, place);
     const int count = smaller(kLanes, task.width - x);
     const int64_t plane = int64_t(task.height) * task.width;
     const int64_t at = z * plane + int64_t(y) * task.width + x;
@@ -347,51 +328,6 @@ struct NearestPass {
     } else {
       memcpy(index, positions, size_t(count) * sizeof(int64_t));
     }
-  }
-
-  // The way from the nearest voxel crosses the face across the axis along which it goes furthest, in voxels
-  // (dtkernels/remap.py). Where there is no such voxel the distance is infinite, and stays so.
-  static void shift(const NearestTask& task, int z, int y, int x, const Vec& square, const Vec& slice,
-                    const Vec& place) {
-    const FaceWidths& faces = task.faces;
-    const auto apart = [](const Vec& a, const Vec& b) { return max_signed(subtract(a, b), subtract(b, a)); };
-    const Vec steps[3] = {apart(slice, broadcast(uint32_t(z))),
-                          apart(shift_right(place, 16), broadcast(uint32_t(y))),
-                          apart(place & broadcast(0xffffu), count_up(uint32_t(x)))};
-    const Vec most = max_signed(max_signed(steps[0], steps[1]), steps[2]);
-    Vec half = broadcast(0u);
-    for (const int axis : faces.widest_first) {
-      half = select(equal(steps[axis], most), broadcast(faces.half[axis]), half);
-    }
-    if (faces.closed) half = beyond(task, z, y, x, square, half);
-    half = select(equal(square, broadcast(0u)), broadcast(0u), half);  // voxels of the other side
-    const int count = smaller(kLanes, task.width - x);
-    float* map = faces.map + (int64_t(z) * task.height + y) * task.width + x;
-    if (count == kLanes) {
-      store(map, add_float(load(reinterpret_cast<const uint32_t*>(map)), half));
-      return;
-    }
-    alignas(64) uint32_t rest[kLanes] = {};
-    memcpy(rest, map, size_t(count) * 4);
-    store_some(map, add_float(load(rest), half), count);
-  }
-
-  // Whether what lies beyond the image is nearer still.
-  static Vec beyond(const NearestTask& task, int z, int y, int x, const Vec& nearest, const Vec& its_half) {
-    Vec square = nearest, half = its_half;
-    const int first = 3 - task.spatial_dims;
-    const auto consider = [&](int axis, const Vec& at, int length) {
-      if (axis < first) return;
-      const Vec steps = min_unsigned(at + broadcast(1u), subtract(broadcast(uint32_t(length)), at));
-      const Vec candidate = RoundedSquares::square(steps, broadcast(task.faces.weight[axis]));
-      const Mask nearer = less(candidate, square);
-      half = select(nearer, broadcast(task.faces.half[axis]), half);
-      square = select(nearer, candidate, square);
-    };
-    consider(0, broadcast(uint32_t(z)), task.depth);
-    consider(1, broadcast(uint32_t(y)), task.height);
-    consider(2, count_up(uint32_t(x)), task.width);
-    return half;
   }
 };
 

@@ -15,6 +15,12 @@ struct AxisCost {
 };
 constexpr int kCostMargin = 16;
 
+// What a map gets whose zero level is at the faces between voxels (faces.h).
+struct FaceTask {
+  float half[3];   // of the spacings along (z, y, x)
+  uint32_t z_tag;  // 1 where z wins a tie against y, else 0
+};
+
 // One image of the batch, with every decision taken.
 struct ImageTask {
   Image image;
@@ -23,12 +29,14 @@ struct ImageTask {
   int depth, height, width;
   int scan_axis;  // the axis done in closed form: 0 is z, 1 is y, 2 is x; axes before it have length 1
   bool is_signed, squared, closed;
+  bool to_faces;    // signed distances to faces
   bool exact;       // integer arithmetic (ExactSquares), else float32 (RoundedSquares)
   bool wide_codes;  // the scan's codes take two bytes
   bool streaming;   // the output is too large to stay in cache
   float scan_weight;
   AxisCost y, x;
   float scale;  // of the final distance, or squared distance
+  FaceTask faces;
   void* codes;  // scratch: one code per voxel and kCodePadding bytes
   float* out;
   int64_t out_begin;    // the voxel that `out` begins with
@@ -56,8 +64,8 @@ struct Passes {
   void (*scan_columns)(const ImageTask&, int64_t first, int64_t columns, char* workspace);
 
   // Then slice by slice; `turned` (turned_size() bytes) holds the slice between y and x.
-  size_t (*slice_workspace)(int height, int width);
-  size_t (*turned_size)(int height, int width);
+  size_t (*slice_workspace)(const ImageTask&);
+  size_t (*turned_size)(const ImageTask&);
   Box (*prepare_slice)(const ImageTask&, int z, int y0, int y1, char* workspace);
   void (*do_columns)(const ImageTask&, int z, const Box&, int tile, char* workspace, uint32_t* turned);
   void (*do_rows)(const ImageTask&, int z, const Box&, int tile, char* workspace, uint32_t* turned_or_null);

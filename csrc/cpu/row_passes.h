@@ -15,23 +15,12 @@ struct ArgAxis {
   int bits;  // packed: the low bits of a value that hold the position; -1: positions are kept apart
 };
 
-// Where a way to the nearest voxel of the other side crosses the faces between voxels.
-struct FaceWidths {
-  float* map;           // of this image; null: what is asked for are distances and positions
-  float weight[3];      // of the squares along (z, y, x)
-  float half[3];        // what a map gets: half the spacing, negative where the distances are positive
-  int widest_first[3];  // axes
-  bool closed;          // foreground may be nearest to what is beyond the image
-};
-
 // One image of the batch, with every decision taken.
 struct NearestTask {
   Image image;
   int64_t offset;  // of its first element from image.data
   int64_t class_index;
-  bool inverted;  // foreground is background, and background foreground
   int depth, height, width;
-  int spatial_dims;
   bool exact;                // integer squares, else float32
   bool streaming;            // the output is too large to stay in cache
   float x_weight, y_weight;  // of the squares along x and y
@@ -42,7 +31,6 @@ struct NearestTask {
   uint8_t* busy;     // one per row: 0 where all 16 are background and the row is not stored
   float* distance;   // null: somebody else computes it
   int64_t* index;
-  FaceWidths faces;
 };
 
 struct NearestPasses {

@@ -89,8 +89,14 @@ inline Vec operator&(const Vec& a, const Vec& b) {
 inline Vec operator|(const Vec& a, const Vec& b) {
   return each([](Part x, Part y) { return x | y; }, a, b);
 }
+inline Vec subtract(const Vec& a, const Vec& b) {
+  return each([](Part x, Part y) { return x - y; }, a, b);
+}
 inline Vec shift_left(const Vec& a, int bits) {
   return each([bits](Part x) { return x << bits; }, a);
+}
+inline Vec shift_right(const Vec& a, int bits) {
+  return each([bits](Part x) { return x >> bits; }, a);
 }
 inline Vec copy_sign_bit_everywhere(const Vec& a) {
   return each([](Part x) { return (Part)((SignedPart)x >> 31); }, a);
@@ -184,7 +190,8 @@ inline Vec select(Mask m, const Vec& yes, const Vec& no) {
 inline bool any(Mask m) { return m.bits != 0; }
 // Lane i where bit i is set.
 inline Mask lanes_of(uint32_t bits) { return {__mmask16(bits)}; }
-inline uint32_t sign_bits(const Vec& a) { return _mm512_movepi32_mask((__m512i)a.part[0]); }
+inline Mask negative(const Vec& a) { return {_mm512_movepi32_mask((__m512i)a.part[0])}; }
+inline uint32_t sign_bits(const Vec& a) { return negative(a).bits; }
 #else
 struct Mask {
   Vec lanes;  // all ones where true
@@ -210,6 +217,7 @@ inline Vec select(const Mask& m, const Vec& yes, const Vec& no) {
   }
   return r;
 }
+inline Mask negative(const Vec& a) { return {copy_sign_bit_everywhere(a)}; }
 // Lane i where bit i is set.
 inline Mask lanes_of(uint32_t bits) {
   Vec own;

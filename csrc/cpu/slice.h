@@ -7,6 +7,7 @@
 // Intermediate values never leave the cache; per voxel, memory sees the mask, one code written and read,
 // and one float written.
 #pragma once
+#include "faces.h"
 #include "line_solver.h"
 #include "passes.h"
 #include "read_mask.h"
@@ -23,14 +24,15 @@ inline int smaller(int a, int b) { return a < b ? a : b; }
 // --- Workspace of one thread ---
 
 struct SliceWorkspace {
-  uint32_t *in, *out;  // lines of the longer axis
-  uint8_t* columns;    // which columns hold foreground
+  uint32_t *in, *out;              // lines of the longer axis
+  uint32_t *words_in, *words_out;  // and what they carry to faces
+  uint8_t* columns;                // which columns hold foreground
   LineScratch line;
 };
 
 // Lays the workspace out from the address `base` on, 64-byte aligned; the return value is its end.
-inline uintptr_t lay_out(int height, int width, uintptr_t base, SliceWorkspace& ws) {
-  const int n = round_up(height > width ? height : width, kLanes);
+inline uintptr_t lay_out(const ImageTask& task, uintptr_t base, SliceWorkspace& ws) {
+  const int n = round_up(task.height > task.width ? task.height : task.width, kLanes);
   const int landmarks = n / 16 + 2;
   const auto take = [&base](auto*& array, size_t bytes) {
     array = reinterpret_cast<decltype(+array)>(base);
@@ -38,6 +40,8 @@ inline uintptr_t lay_out(int height, int width, uintptr_t base, SliceWorkspace& 
   };
   take(ws.in, size_t(n) * sizeof(Vec));
   take(ws.out, size_t(n) * sizeof(Vec));
+  take(ws.words_in, task.to_faces ? size_t(n) * sizeof(Vec) : 0);
+  take(ws.words_out, task.to_faces ? size_t(n) * sizeof(Vec) : 0);
   take(ws.columns, size_t(n));
   for (int c = 0; c < 2; c++) {
     take(ws.line.landmarks[c], size_t(landmarks) * sizeof(Landmark));
@@ -47,22 +51,25 @@ inline uintptr_t lay_out(int height, int width, uintptr_t base, SliceWorkspace& 
   return base;
 }
 
-inline size_t slice_workspace(int height, int width) {
+inline size_t slice_workspace(const ImageTask& task) {
   SliceWorkspace ws;
-  return size_t(lay_out(height, width, 0, ws));
+  return size_t(lay_out(task, 0, ws));
 }
 
 inline SliceWorkspace workspace_at(const ImageTask& task, char* base) {
   SliceWorkspace ws;
-  lay_out(task.height, task.width, reinterpret_cast<uintptr_t>(base), ws);
+  lay_out(task, reinterpret_cast<uintptr_t>(base), ws);
   return ws;
 }
 
 // Rows between groups of 16 lines in `turned`: 16 more than needed, since a pitch that is a power of two
 // would map all groups to the same few sets of the cache.
 inline int turned_pitch(int width) { return round_up(width, kLanes) + kLanes; }
-inline size_t turned_size(int height, int width) {
-  return size_t(round_up(height, kLanes) / kLanes) * turned_pitch(width) * sizeof(Vec);
+inline size_t turned_values(const ImageTask& task) {
+  return size_t(round_up(task.height, kLanes) / kLanes) * turned_pitch(task.width) * kLanes;
+}
+inline size_t turned_size(const ImageTask& task) {  // words follow the values
+  return turned_values(task) * (task.to_faces ? 2 : 1) * sizeof(uint32_t);
 }
 
 // --- First axis ---
@@ -247,12 +254,23 @@ inline Vec finish(const Vec& v, bool squared, const Vec& scale) {
   return multiply_float(f, scale) | sign;
 }
 
-// The largest finite squared distances on either side of the boundary, as the solver leaves them.
+// Sixteen codes as what their squares carry along the next axis, where this is their row. Lines without a
+// change of class carry no steps: for voxels of the other class their place counts.
+template <class Code>
+inline Vec first_words(const Code* codes, int row, uint32_t tag) {
+  using Bits = CodeBits<Code>;
+  const Vec code = widen(codes), kind = shift_left(code, 31 - Bits::kShift) & broadcast(kSignBit);
+  const Vec steps = (code + broadcast(1u)) & broadcast(uint32_t(Bits::kNone));
+  return kind | broadcast(uint32_t(row) << kPlaceShift) | farthest(steps, tag);
+}
+
+// The largest finite values on either side of the boundary: squares as the solver leaves them, or distances,
+// which order like squares in RoundedSquares.
 //
 // Adding 2^31 - kNone makes "none" the lowest of all signed integers, while distances stay in order; and so
 // does a sign bit, on the side that it does not belong to. (With that sign, "none" becomes 0, which is not
 // above any distance either.) What has no side of its own counts as 0 there.
-template <class Arithmetic, bool kSigned>
+template <class Arithmetic, bool kSigned, bool kSquares>
 class Extrema {
  public:
   void take(const Vec& v) {
@@ -269,17 +287,21 @@ class Extrema {
   static constexpr uint32_t kAbove = kSignBit - Arithmetic::kNone;
 
   static void raise(float* largest, const Vec& taken, float scale) {
-    const float value = Arithmetic::value(max_of_lanes(taken) - kAbove) * scale;
+    const float top = Arithmetic::value(max_of_lanes(taken) - kAbove), value = top * (kSquares ? scale : top);
     raise_float(largest, value <= __FLT_MAX__ ? value : 0.0f);
   }
 
   Vec inside_ = broadcast(kAbove), outside_ = inside_;
 };
 
-// The passes over slices, for one combination of arithmetic, sign and code.
-template <class Arithmetic, bool kSigned, class Code>
+// The passes over slices, for one combination of arithmetic, sign and code; kFaces: to faces.
+template <class Arithmetic, bool kSigned, class Code, bool kFaces>
 struct SlicePass {
-  using Solver = LineSolver<Arithmetic, kSigned>;
+  // At equal spacing all distances lose the same.
+  static constexpr bool kCarry = kFaces && !Arithmetic::kExact;
+  using Solver = LineSolver<Arithmetic, kSigned, kCarry>;
+  using Largest =
+      std::conditional_t<kFaces, Extrema<RoundedSquares, kSigned, false>, Extrema<Arithmetic, kSigned, true>>;
 
   static const Code* codes_of(const ImageTask& task, int z) {
     return static_cast<const Code*>(task.codes) + int64_t(z) * task.height * task.width;
@@ -293,9 +315,11 @@ struct SlicePass {
     const Vec weight = broadcast(task.scan_weight);
     const Code* codes = codes_of(task, z) + int64_t(box.y0) * task.width + box.x0 + x;
     for (int y = 0; y < n; y++) {
-      store(ws.in + size_t(y) * kLanes, expand<Arithmetic, kSigned>(codes + int64_t(y) * task.width, weight));
+      const Code* row = codes + int64_t(y) * task.width;
+      store(ws.in + size_t(y) * kLanes, expand<Arithmetic, kSigned>(row, weight));
+      if (kCarry) store(ws.words_in + size_t(y) * kLanes, first_words(row, y, task.faces.z_tag));
     }
-    Solver(task.y, ws.line).solve(ws.in, n, ws.out);
+    Solver(task.y, ws.line).solve(ws.in, n, ws.out, ws.words_in, ws.words_out);
     if (task.closed) close_border<kSigned>(ws.out, n, box.y0, task.height, task.y.cost);
 
     const int groups = round_up(n, kLanes) / kLanes, pitch = turned_pitch(box.x1 - box.x0);
@@ -306,6 +330,13 @@ struct SlicePass {
       for (int i = 0; i < kLanes; i++) block[i] = load(ws.out + (size_t(g) * kLanes + i) * kLanes);
       transpose(block);
       for (int i = 0; i < kLanes; i++) store(turned + (size_t(g) * pitch + x + i) * kLanes, block[i]);
+      if (!kCarry) continue;
+      for (int i = 0; i < kLanes; i++) {
+        const size_t at = (size_t(g) * kLanes + i) * kLanes;
+        block[i] = after_y(task.faces, load(ws.out + at), load(ws.words_out + at), g * kLanes + i);
+      }
+      transpose(block);
+      store_words(block, x, turned + turned_values(task) + (size_t(g) * pitch + x) * kLanes);
     }
   }
 
@@ -313,23 +344,28 @@ struct SlicePass {
   static void do_rows(const ImageTask& task, int z, const Box& box, int tile, SliceWorkspace& ws,
                       uint32_t* turned) {
     const int n = box.x1 - box.x0, y = box.y0 + tile * kLanes, rows = smaller(kLanes, box.y1 - y);
-    uint32_t* in = ws.in;
+    uint32_t *in = ws.in, *words = ws.words_in;
     if (turned) {
       in = turned + size_t(tile) * turned_pitch(n) * kLanes;
+      words = in + turned_values(task);
     } else {
-      load_rows(task, codes_of(task, z) + int64_t(y) * task.width + box.x0, rows, n, in);
+      load_rows(task, codes_of(task, z) + int64_t(y) * task.width + box.x0, rows, n, in, words);
     }
-    Solver(task.x, ws.line).solve(in, n, ws.out);
+    Solver(task.x, ws.line).solve(in, n, ws.out, words, ws.words_out);
     if (task.closed) close_border<kSigned>(ws.out, n, box.x0, task.width, task.x.cost);
 
     float* out = task.out + ((int64_t(z) * task.height + y) * task.width + box.x0 - task.out_begin);
     const bool aligned = ((reinterpret_cast<uintptr_t>(out) | size_t(task.width) * sizeof(float)) & 63) == 0;
     const bool stream = task.streaming && aligned;
     const Vec scale = broadcast(task.scale);
-    Extrema<Arithmetic, kSigned> extrema;
+    const Ends ends = kCarry && task.closed ? ends_of(task, z, y) : Ends();
+    Largest extrema;
     for (int x = 0; x < n; x += kLanes) {
       Vec block[kLanes];
-      for (int i = 0; i < kLanes; i++) block[i] = load(ws.out + size_t(x + i) * kLanes);
+      for (int i = 0; i < kLanes; i++) {
+        block[i] = load(ws.out + size_t(x + i) * kLanes);
+        if (kFaces) block[i] = to_faces(task, block[i], across(task, block[i], ws.words_out, x + i, ends));
+      }
       transpose(block);
       if (task.extrema) {
         const Vec real = first_lanes(n - x);
@@ -337,7 +373,7 @@ struct SlicePass {
       }
       float* to = out + x;
       for (int i = 0; i < rows; i++, to += task.width) {
-        const Vec v = finish<Arithmetic, kSigned>(block[i], task.squared, scale);
+        const Vec v = kFaces ? block[i] : finish<Arithmetic, kSigned>(block[i], task.squared, scale);
         if (x + kLanes > n) {
           store_some(to, v, n - x);
         } else if (stream) {
@@ -351,29 +387,73 @@ struct SlicePass {
   }
 
   // Two-dimensional images: the rows come straight from the codes. Missing rows repeat the last.
-  static void load_rows(const ImageTask& task, const Code* codes, int rows, int n, uint32_t* in) {
+  static void load_rows(const ImageTask& task, const Code* codes, int rows, int n, uint32_t* in,
+                        uint32_t* words) {
     const Vec weight = broadcast(task.scan_weight);
+    const auto row = [&](int i) { return codes + int64_t(smaller(i, rows - 1)) * task.width; };
     for (int x = 0; x < n; x += kLanes) {
       Vec block[kLanes];
-      for (int i = 0; i < kLanes; i++) {
-        block[i] =
-            expand<Arithmetic, kSigned>(codes + int64_t(smaller(i, rows - 1)) * task.width + x, weight);
-      }
+      for (int i = 0; i < kLanes; i++) block[i] = expand<Arithmetic, kSigned>(row(i) + x, weight);
       transpose(block);
       for (int i = 0; i < kLanes; i++) store(in + size_t(x + i) * kLanes, block[i]);
+      if (!kCarry) continue;
+      for (int i = 0; i < kLanes; i++) block[i] = first_words(row(i) + x, 0, 1 - task.faces.z_tag);
+      transpose(block);
+      store_words(block, x, words + size_t(x) * kLanes);
     }
+  }
+
+  // Rows of the x axis from x on, with their places.
+  static void store_words(const Vec* block, int x, uint32_t* to) {
+    for (int i = 0; i < kLanes; i++) {
+      store(to + size_t(i) * kLanes, block[i] | broadcast(uint32_t(x + i) << kPlaceShift));
+    }
+  }
+
+  // The squares of foreground voxels that are nearest to what is beyond an end of the y axis, or of the z
+  // axis.
+  struct Ends {
+    Vec y, z;
+  };
+  static Ends ends_of(const ImageTask& task, int z, int y) {
+    const auto steps = [](int p, int length) { return smaller(p + 1, length - p); };
+    uint32_t of_y[kLanes];
+    for (int i = 0; i < kLanes; i++) of_y[i] = task.y.cost[steps(y + i, task.height)] | kSignBit;
+    const bool volume = task.scan_axis == 0;
+    const uint32_t of_z = volume ? RoundedSquares::cost(task.scan_weight, steps(z, task.depth)) : 0;
+    return {load(of_y), broadcast(of_z | kSignBit)};
+  }
+
+  // Half the spacing that row x loses.
+  static Vec across(const ImageTask& task, const Vec& v, const uint32_t* words, int x, const Ends& ends) {
+    const float* half = task.faces.half;
+    if (!kCarry) return broadcast(half[2]);
+    const Vec inner = after_x(task.faces, v, load(words + size_t(x) * kLanes), x);
+    if (!task.closed) return inner;
+    const Vec end = broadcast(task.x.cost[smaller(x + 1, task.width - x)] | kSignBit);
+    const Vec by_x = select(equal(v, end), broadcast(half[2]), inner);
+    const Vec by_y = select(equal(v, ends.y), broadcast(half[1]), by_x);
+    return select(equal(v, ends.z), broadcast(half[0]), by_y);
+  }
+
+  static Vec to_faces(const ImageTask& task, const Vec& v, const Vec& half) {
+    const Vec sign_bit = broadcast(kSignBit), sign = v & sign_bit;
+    const Vec d = finish<Arithmetic, false>(v ^ sign, false, broadcast(task.scale));
+    return add_float(d, half | sign_bit) | sign;
   }
 
   // One-dimensional images: the scan was all there is to do.
   static void do_line(const ImageTask& task) {
     const Code* codes = static_cast<const Code*>(task.codes);
     const Vec weight = broadcast(task.scan_weight), scale = broadcast(task.scale);
-    Extrema<Arithmetic, kSigned> extrema;
+    Largest extrema;
     for (int x = 0; x < task.width; x += kLanes) {
       const int count = smaller(kLanes, task.width - x);
       const Vec squares = expand<Arithmetic, kSigned>(codes + x, weight);
-      if (task.extrema) extrema.take(squares & first_lanes(count));
-      store_some(task.out + x, finish<Arithmetic, kSigned>(squares, task.squared, scale), count);
+      const Vec v = kFaces ? to_faces(task, squares, broadcast(task.faces.half[2]))
+                           : finish<Arithmetic, kSigned>(squares, task.squared, scale);
+      if (task.extrema) extrema.take((kFaces ? v : squares) & first_lanes(count));
+      store_some(task.out + x, v, count);
     }
     if (task.extrema) extrema.merge(task);
   }
@@ -382,20 +462,22 @@ struct SlicePass {
 // Calls `body` with the SlicePass for this task.
 template <class Body>
 inline void with_pass(const ImageTask& task, const Body& body) {
-  const auto with_code = [&](auto arithmetic, auto is_signed) {
+  const auto with_code = [&](auto arithmetic, auto is_signed, auto to_faces) {
     using Arithmetic = decltype(arithmetic);
-    constexpr bool kSigned = decltype(is_signed)::value;
+    constexpr bool kSigned = decltype(is_signed)::value, kFaces = decltype(to_faces)::value;
     if (task.wide_codes) {
-      body(SlicePass<Arithmetic, kSigned, uint16_t>());
+      body(SlicePass<Arithmetic, kSigned, uint16_t, kFaces>());
     } else {
-      body(SlicePass<Arithmetic, kSigned, uint8_t>());
+      body(SlicePass<Arithmetic, kSigned, uint8_t, kFaces>());
     }
   };
   const auto with_sign = [&](auto arithmetic) {
-    if (task.is_signed) {
-      with_code(arithmetic, std::true_type());
+    if (task.to_faces) {
+      with_code(arithmetic, std::true_type(), std::true_type());
+    } else if (task.is_signed) {
+      with_code(arithmetic, std::true_type(), std::false_type());
     } else {
-      with_code(arithmetic, std::false_type());
+      with_code(arithmetic, std::false_type(), std::false_type());
     }
   };
   if (task.exact) {

@@ -11,7 +11,8 @@ struct Transform {
   bool is_signed;         // d_out - d_in instead of d_in
   bool squared;           // sign(d) d^2 instead of d
   bool closed;            // the image is surrounded by background
-  float* out;             // contiguous, image.shape
+  bool to_faces;   // signed distances lose half a spacing: their zero level is at the faces between voxels
+  float* out;      // contiguous, image.shape
   float* extrema;  // null, or two per image: taken by maximum into it, the largest finite squared distance
                    // of its foreground voxels and, if signed, of its background voxels
   int32_t spatial_dims;  // 1, 2 or 3: how many trailing axes exist, for spacing and for the closed border

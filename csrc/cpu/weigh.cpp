@@ -9,7 +9,6 @@ namespace dtk::cpu {
 
 namespace {
 
-
 // Sums are taken tile by tile of kTile rows and then in the order of the tiles, so that they do not depend on
 // who computed which.
 class Weigher final : public Consumer {

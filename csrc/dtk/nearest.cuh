@@ -19,7 +19,11 @@
 //
 // Maps that want their zero level between voxels (FacesProblem in dtkernels/problem.py) ask for neither
 // position nor distance, but for half the spacing across the face that the way from the nearest voxel
-// crosses: the last pass adds it to the map, once for the mask and once for its complement.
+// crosses: the last pass adds it to the map, once for the mask and once for its complement. Of equals they
+// take the first by x, then y, then z, as passes in the order z, y, x find it (csrc/cpu/faces.h). By the
+// induction above each axis does, where the site is the one whose place comes first in that order. All
+// minimisers of p lie between the lowest of p and the lowest of p + 1, so looking at each costs a line one
+// step per voxel.
 //
 // Where every sample has its own spacing, in memory of the device, no host knows which of them are equal
 // along all axes. Then two launches share the samples: `suits` makes the integer one skip those with unequal
@@ -183,6 +187,7 @@ __device__ inline float half_across(const NearestLines& params, int64_t group, c
   if (y == most) half = fminf(half, half_spacing(params, group, params.column[1]));
   if (x == most) half = fminf(half, half_spacing(params, group, params.column[2]));
   if (!params.closed) return half;
+  bool within = true;
 #pragma unroll 1
   for (int column = params.first_column; column < 3; ++column) {
     int at = 0, length = 1;  // of an axis that was dropped
@@ -198,7 +203,8 @@ __device__ inline float half_across(const NearestLines& params, int64_t group, c
     }
     const float steps = float(smaller(at + 1, length - at));
     const float beyond = axis_weight(params, group, column) * (steps * steps);
-    if (beyond < square) {
+    if (beyond < square || (within && beyond == square)) {
+      within = false;
       square = beyond;
       half = half_spacing(params, group, column);
     }
@@ -274,10 +280,24 @@ __global__ void __launch_bounds__(512, 2) nearest_lines(const __grid_constant__ 
       const int site = tile.nearest[tile.at(p)];
       return metric.square_of(value[tile.at(site)]) + metric.plain_steps(p - site);
     };
+    // Of the minimisers of p the one whose place is the first by x, then y.
+    const auto first_by_x = [&](int p) {
+      const auto order_of = [&](int j) { return place_at(j) << 16 | place_at(j) >> 16; };
+      int site = tile.nearest[tile.at(p)];
+      const int last = p + 1 < params.length ? int(tile.nearest[tile.at(p + 1)]) : params.length - 1;
+      const Cost square = square_at(p);
+      for (int j = site + 1; j <= last; ++j) {
+        if (metric.square_of(value[tile.at(j)]) + metric.plain_steps(p - j) == square &&
+            order_of(j) < order_of(site))
+          site = j;
+      }
+      return site;
+    };
     if (mine) {
       for (int p = tile.row(); p < params.length; p += tile.row_count()) {
         const bool found = square_at(p) < metric.none();
-        const int site = found ? int(tile.nearest[tile.at(p)]) : p;
+        const bool to_face = params.move != 0.0f && !Metric::kInteger;
+        const int site = !found ? p : to_face ? first_by_x(p) : int(tile.nearest[tile.at(p)]);
         const uint32_t place = found ? place_at(site) : kNoPlace;
         const int64_t to = start + p * params.inner;
         if (params.move != 0.0f && params.last) {

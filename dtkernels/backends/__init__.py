@@ -32,6 +32,7 @@ class Backend(Protocol):
     """What a backend module offers; all functions but ``run`` may be missing.
 
     ``EXTREMA = True`` says that ``run`` fills ``problem.extrema``; without it transform.py reads them off the map.
+    ``FACES = True`` says that ``run`` knows ``problem.to_faces``; without it remap.py moves the maps afterwards.
     ``CONVERTS = True`` says that ``run`` writes ``problem.out_dtype``; without it transform.py converts float32.
     ``MAPS = True`` says that ``run`` evaluates ``problem.mapping``; without it remap.py takes a second pass.
     """

@@ -11,7 +11,6 @@ from ..problem import (
     ContourProblem,
     DType,
     EnvelopeProblem,
-    FacesProblem,
     LabelProblem,
     NearestProblem,
     Problem,
@@ -29,7 +28,7 @@ except ImportError as error:  # a broken or missing build: other backends still 
 
 NAME = "cpu"
 DEVICES = ("cpu",)
-EXTREMA = True
+EXTREMA = FACES = True
 
 
 def unavailable() -> str | None:
@@ -48,6 +47,7 @@ def run(problem: Problem, source: torch.Tensor, rows: torch.Tensor | None, out: 
         problem.signed,
         problem.squared,
         problem.closed,
+        problem.to_faces,
         problem.out,
         problem.extrema,
         torch.get_num_threads(),
@@ -187,20 +187,6 @@ def contour(problem: ContourProblem, source: torch.Tensor) -> None:
         problem.connectivity,
         problem.closed,
         problem.out,
-        torch.get_num_threads(),
-    )
-
-
-def faces(problem: FacesProblem, source: torch.Tensor, rows: torch.Tensor | None) -> None:
-    """The passes of a feature transform for either side, in one call that releases the GIL."""
-    spacing = _spacing_rows(problem.spacing, rows)
-    _C.cpu_faces(
-        problem.maps,
-        *problem.image,
-        problem.spatial_dims,
-        0 if spacing is None else spacing.data_ptr(),
-        problem.spacing.rows,
-        problem.closed,
         torch.get_num_threads(),
     )
 
