@@ -421,8 +421,8 @@ def labels_from(labels: torch.Tensor, first: int, classes: int) -> torch.Tensor:
     return labels - first
 
 
-def labels_layout(labels: torch.Tensor, num_classes: int, spatial_dims: int) -> Layout:
-    """Describe an integer label map as ``num_classes`` masks over the same memory (class stride 0)."""
+def labels_layout(labels: torch.Tensor, num_classes: int, spatial_dims: int, first: int = 0) -> Layout:
+    """Describe an integer label map as masks of ``first``, ``first + 1``, ... over the same memory (class stride 0)."""
     if labels.dtype == torch.bool or labels.dtype.is_floating_point:
         raise TypeError(f"labels: expected an integer dtype, got {str(labels.dtype).removeprefix('torch.')}")
     lead = labels.ndim - spatial_dims
@@ -433,6 +433,7 @@ def labels_layout(labels: torch.Tensor, num_classes: int, spatial_dims: int) -> 
         shape=(labels.shape[0] if lead else 1, num_classes, *gap, *labels.shape[lead:]),
         stride=(labels.stride(0) if lead else 0, 0, *gap, *labels.stride()[lead:]),  # type: ignore[arg-type]
         rule=Rule.EQUALS_CLASS,
+        threshold=float(first),
     )
     check_sides("labels", image.shape, spatial_dims)
     return Layout(image, labels)

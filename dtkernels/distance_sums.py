@@ -175,8 +175,7 @@ def _sums(
     if first_label is None:
         of_target = arguments.mask_layout(_in_rows(target) if soft else target, dims, THRESHOLD, "target")
     else:
-        classes = prediction.shape[1]
-        of_target = arguments.labels_layout(arguments.labels_from(target, first_label, classes), classes, dims)
+        of_target = arguments.labels_layout(target, prediction.shape[1], dims, first_label)
     of_prediction = arguments.mask_layout(prediction, dims, THRESHOLD, "prediction")
     given, rows = transform.spacing_of(spacing, dims, prediction, prediction.shape[0])
     arguments.check_squares_fit(prediction.shape[2:], transform.lengths(given, rows, dims))

@@ -30,7 +30,7 @@ class Rule(enum.IntEnum):
 
     NONZERO = 0
     ABOVE = 1
-    EQUALS_CLASS = 2
+    EQUALS_CLASS = 2  # of class c where it is ``threshold + c``, a whole number
 
 
 class Image(NamedTuple):

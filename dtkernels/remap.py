@@ -207,7 +207,8 @@ def foreground(layout: arguments.Layout) -> Tensor:
     if image.rule == Rule.ABOVE:
         return x > image.threshold
     if image.rule == Rule.EQUALS_CLASS:
-        return x == torch.arange(image.shape[1], device=x.device).view(1, -1, 1, 1, 1)
+        first = int(image.threshold)
+        return x == torch.arange(first, first + image.shape[1], device=x.device).view(1, -1, 1, 1, 1)
     return (x != 0).logical_and_(x == x)  # NaN is background
 
 

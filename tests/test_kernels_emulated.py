@@ -183,17 +183,25 @@ def test_threshold(library: Library, name: str, shape: tuple[int, ...]) -> None:
 @pytest.mark.parametrize("shape", [(1, 1, 1, 1, 60), (2, 1, 1, 9, 12), (1, 1, 7, 6, 8), (2, 1, 130, 3, 4)])
 def test_label_maps(library: Library, name: str, shape: tuple[int, ...]) -> None:
     labels = np.random.default_rng(7).choice([0, 1, 1, 3], shape).astype(name)
-    result = transform(library, labels, 3, Options(rule=Rule.EQUALS_CLASS, classes=5))
-    for b, c in np.ndindex(shape[0], 5):
-        expected = oracle.exact(oracle.squared_sdf(labels[b, 0] == c), is_squared=False)
-        np.testing.assert_array_equal(result[b, c], expected)
+    for first in (0, 1, -2):
+        result = transform(library, labels, 3, Options(rule=Rule.EQUALS_CLASS, classes=5, threshold=float(first)))
+        for b, c in np.ndindex(shape[0], 5):
+            expected = oracle.exact(oracle.squared_sdf(labels[b, 0] == first + c), is_squared=False)
+            np.testing.assert_array_equal(result[b, c], expected)
 
 
-def test_classes_beyond_a_byte(library: Library) -> None:
-    labels = np.zeros((1, 1, 2, 2, 4), np.uint8)
-    result = transform(library, labels, 3, Options(rule=Rule.EQUALS_CLASS, classes=258))
-    assert (result[:, 0] == -np.inf).all()
-    assert (result[:, 1:] == np.inf).all()
+@pytest.mark.parametrize("name", ["uint8", "int8", "int16", "int32", "int64"])
+def test_classes_beyond_the_labels_dtype(library: Library, name: str) -> None:
+    """No class wraps around onto a label."""
+    limits = np.iinfo(name)
+    labels = np.zeros((3, 1, 2, 2, 4), name)
+    labels[0], labels[2] = limits.min, limits.max
+    for first in (0, -256, 200, 65_500, -(2**32), 2**32 - 2):
+        rule = Options(rule=Rule.EQUALS_CLASS, classes=300, threshold=float(first))
+        result = transform(library, labels, 3, rule)[:, :, 0, 0, 0]
+        classes = np.arange(first, first + 300)
+        np.testing.assert_array_equal(result == -np.inf, classes == labels[:, 0, 0, 0, 0].astype(np.int64)[:, None])
+        assert np.isinf(result).all()
 
 
 @pytest.mark.parametrize("signed", [False, True])

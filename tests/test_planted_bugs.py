@@ -73,7 +73,8 @@ BUGS = {
         "scan", "to[c] = Run(code[i] >> (", "c * F::kBits", "(c ^ 1) * F::kBits"
     ),
     "scan: class of the row beside": Bug("scan", "| (F::raise(bits, ", "i", "i ^ 1"),
-    "scan: kept class is another one's": Bug("scan", "uint32_t(class_index & ", "0xff", "0xfe"),
+    "scan: kept class is another one's": Bug("scan", "uint32_t(label & ", "0xff", "0xfe"),
+    "scan: kept classes begin at 0": Bug("scan", "labels ? class_index + ", "int64_t(image.threshold)", "0"),
     # Packed slices: barriers,
     "packed: changes chained before they are there": barrier(
         "packed", "if (kSigned) publish_changes(t, first, changes);"
@@ -368,6 +369,7 @@ def rounds() -> Iterator[Case]:
     yield Case(batch.astype(np.float32), PACKED)
     labels = rng.integers(0, 4, (2, 1, 17, 8, 12)).astype(np.uint8)
     yield Case(labels, PACKED._replace(rule=Rule.EQUALS_CLASS, classes=4))
+    yield Case(labels, PACKED._replace(rule=Rule.EQUALS_CLASS, classes=3, threshold=1.0))
 
 
 def cases() -> Iterator[Case]:
@@ -433,7 +435,7 @@ def right(library: Library) -> list[NDArray[Any]]:
     found = list(results(library, list(cases())))
     for (image, options, name, edges), result in zip(cases(), found, strict=True):
         for b, c in np.ndindex(result.shape[:2]):
-            mask = image[b, c] if options.classes is None else image[b, 0] == c
+            mask = image[b, c] if options.classes is None else image[b, 0] == options.threshold + c
             op = "sdf" if options.signed else "edt"
             if name:
                 spacing = options.spacing if isinstance(options.spacing, tuple) else options.spacing[b]

@@ -23,7 +23,7 @@ MEASURES = [(Measure.BOUNDARY, 1, False), (Measure.BOUNDARY, 1, True)] + [
     for measure in (Measure.TWO_SIDED, Measure.INSIDE, Measure.ONE_SIDED)
     for alpha in (1, 2)
 ]
-KINDS = ("labels", "bool", "float32", "int16")
+KINDS = ("labels", "labels from 2", "bool", "float32", "int16")
 FEW = [MEASURES[1], MEASURES[3], MEASURES[6]]
 
 
@@ -33,10 +33,11 @@ def make_case(shape: tuple[int, ...], kind: str, seed: int = 0) -> tuple[Floats,
     p = rng.random(shape, np.float32)
     p[0, 0] *= 0.49
     p[-1, -1] = 0.5 + p[-1, -1] / 2 if min(shape[:2]) > 1 else p[-1, -1]
-    if kind == "labels":
-        target = rng.integers(0, shape[1] + 1, (shape[0], 1, *shape[2:])).astype(np.uint8)
-        target[-1] = 0
-        return p, target, Options(rule=Rule.EQUALS_CLASS, classes=shape[1])
+    if kind.startswith("labels"):
+        first = 0 if kind == "labels" else 2
+        target = rng.integers(0, first + shape[1] + 1, (shape[0], 1, *shape[2:])).astype(np.uint8)
+        target[-1] = first
+        return p, target, Options(rule=Rule.EQUALS_CLASS, classes=shape[1], threshold=float(first))
     numbers = rng.random(shape) if kind == "float32" else rng.random(shape) < 0.3
     numbers[-1, 0] = 1
     numbers[0, -1] = 0

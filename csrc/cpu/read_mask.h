@@ -40,8 +40,9 @@ inline void read_run_as(const Image& image, const Stored* x, int64_t stride, int
         sizeof(Ordered) == 4 ? Ordered(float_not_above(image.threshold)) : Ordered(image.threshold);
     test_run(x, stride, count, decode, [t](Value v) { return uint8_t(Ordered(v) > t); }, mask);
   } else {
-    const Value wanted = Value(class_index);
-    if (int64_t(wanted) != class_index) {
+    const int64_t label = class_index + int64_t(image.threshold);
+    const Value wanted = Value(label);
+    if (int64_t(wanted) != label) {
       memset(mask, 0, count);  // the dtype cannot even hold this class
     } else {
       test_run(x, stride, count, decode, [wanted](Value v) { return uint8_t(v == wanted); }, mask);

@@ -12,7 +12,8 @@ enum DType : int32_t { kUInt8, kInt8, kInt16, kInt32, kInt64, kFloat16, kBFloat1
 enum Rule : int32_t {
   kNonZero,      // foreground where x != 0 and x is not NaN
   kAbove,        // foreground where x > threshold
-  kEqualsClass,  // foreground of class c where x == c: axis 1 of the image counts classes, its stride is 0
+  kEqualsClass,  // foreground of class c where x == threshold + c, a whole number: axis 1 of the image counts
+                 // classes, its stride is 0
 };
 
 // Axes are (batch, class, z, y, x); an axis that the tensor lacks has length 1. Strides count elements.
@@ -64,7 +65,10 @@ DTK_INLINE float read_number(const void* data, int32_t dtype, int64_t at) {
 template <typename T>
 DTK_INLINE bool is_foreground(T x, int32_t rule, double threshold, int64_t class_index) {
   if (rule == kAbove) return double(x) > threshold;  // false for NaN
-  if (rule == kEqualsClass) return x == T(class_index) && int64_t(x) == class_index;
+  if (rule == kEqualsClass) {
+    const int64_t label = class_index + int64_t(threshold);
+    return x == T(label) && int64_t(x) == label;
+  }
   return x != T(0) && x == x;
 }
 

@@ -196,9 +196,9 @@ __global__ void __launch_bounds__(256, 3) scan(const __grid_constant__ Scan para
       const uint8_t* column =
           static_cast<const uint8_t*>(image.data) + column_offset(image, outer, first_column);
       const bool labels = image.rule == kEqualsClass;
-      const uint32_t reference =
-          labels ? uint32_t(class_index & 0xff) * 0x01010101u >> (32 - 8 * F::kCount) : 0u;
-      const uint32_t possible = labels && class_index > 255 ? 0u : 0xffffffffu;
+      const int64_t label = labels ? class_index + int64_t(image.threshold) : 0;
+      const uint32_t reference = uint32_t(label & 0xff) * 0x01010101u >> (32 - 8 * F::kCount);
+      const uint32_t possible = label < 0 || label > 255 ? 0u : 0xffffffffu;
       const uint32_t flip = labels ? 0xffffffffu : 0u;
       for (int g = first_group; g < end_group; ++g) {
         const bool whole = (g + 1) * F::kBits <= length;

@@ -123,7 +123,7 @@ def _foreground(x: torch.Tensor, rule: Rule, threshold: float, index: int) -> np
     if rule == Rule.ABOVE:
         return np.asarray(values.astype(np.float64) > threshold)
     if rule == Rule.EQUALS_CLASS:
-        return np.asarray(values == index)
+        return np.asarray(values == int(threshold) + index)
     return np.asarray((values != 0) & (values == values))
 
 

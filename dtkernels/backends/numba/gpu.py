@@ -69,7 +69,7 @@ def scan(
         if rule == ABOVE:
             inside = np.float64(x) > threshold
         elif rule == EQUALS_CLASS:
-            inside = x == index
+            inside = x == index + np.int64(threshold)
         else:
             inside = x != 0 and x == x
         changed = inside != previous if p > 0 else closed and inside

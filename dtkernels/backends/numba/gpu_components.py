@@ -42,7 +42,7 @@ def begin(
     if rule == ABOVE:
         inside = np.float64(value) > threshold
     elif rule == EQUALS_CLASS:
-        inside = value == index
+        inside = value == index + np.int64(threshold)
     else:
         inside = value != 0 and value == value
     parents[at] = i if inside else -1

@@ -47,7 +47,7 @@ def scan_rows(
         if rule == ABOVE:
             inside = np.float64(value) > threshold
         elif rule == EQUALS_CLASS:
-            inside = value == index
+            inside = value == index + np.int64(threshold)
         else:
             inside = value != 0 and value == value
         if not inside:

@@ -103,7 +103,7 @@ def read_run(
             mask[i] = np.float64(source[i * stride]) > threshold
     elif rule == EQUALS_CLASS:
         for i in range(count):
-            mask[i] = source[i * stride] == index
+            mask[i] = source[i * stride] == index + np.int64(threshold)
     else:
         for i in range(count):
             x = source[i * stride]
