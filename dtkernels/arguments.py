@@ -229,6 +229,7 @@ def check_options(
     backend: Any,
     threshold: Any = None,
     num_classes: Any = 1,
+    first_label: Any = 0,
     out_dtype: Any = None,
 ) -> None:
     """Types of the options: torch's own answer to a wrong one is a dump of the operator's schema."""
@@ -242,8 +243,9 @@ def check_options(
         raise TypeError(f"threshold: expected None or a number, got {threshold!r}")
     if out_dtype is not None and not isinstance(out_dtype, torch.dtype):
         raise TypeError(f"out_dtype: expected None or a torch.dtype, got {out_dtype!r}")
-    if isinstance(num_classes, bool) or not isinstance(num_classes, (numbers.Integral, torch.SymInt)):
-        raise TypeError(f"num_classes: expected an int, got {num_classes!r}")
+    for name, value in (("num_classes", num_classes), ("first_label", first_label)):
+        if isinstance(value, bool) or not isinstance(value, (numbers.Integral, torch.SymInt)):
+            raise TypeError(f"{name}: expected an int, got {value!r}")
 
 
 OUT_DTYPES = {
@@ -407,22 +409,10 @@ def labels_shape(labels: torch.Tensor, num_classes: int, spatial_dims: int) -> t
     )
 
 
-def labels_from(labels: torch.Tensor, first: int, classes: int) -> torch.Tensor:
-    """Labels ``first``, ``first + 1``, ... counted from 0."""
-    if not first:
-        return labels
-    # Labels that wrap around must not land on a class.
-    own = torch.iinfo(labels.dtype)
-    if first < 0 or classes + first > own.max + 1:
-        for wider in (torch.int16, torch.int32, torch.int64):
-            if torch.iinfo(wider).min <= own.min - first and own.max - first <= torch.iinfo(wider).max:
-                labels = labels.to(wider)
-                break
-    return labels - first
-
-
 def labels_layout(labels: torch.Tensor, num_classes: int, spatial_dims: int, first: int = 0) -> Layout:
-    """Describe an integer label map as masks of ``first``, ``first + 1``, ... over the same memory (class stride 0)."""
+    """Describe an integer label map as masks of labels from ``first`` on over the same memory (class stride 0)."""
+    if abs(first) > 1 << 53:  # what a double holds
+        raise ValueError(f"first_label: expected at most 2^53 in size, got {first}")
     if labels.dtype == torch.bool or labels.dtype.is_floating_point:
         raise TypeError(f"labels: expected an integer dtype, got {str(labels.dtype).removeprefix('torch.')}")
     lead = labels.ndim - spatial_dims

@@ -210,17 +210,14 @@ def _composed(
         if first_label is None:
             phi = remap.distance_map(target, spacing, threshold=THRESHOLD, **options)
         else:
-            labels = arguments.labels_from(target, first_label, p.shape[1])
-            phi = remap.distance_map(labels, spacing, num_classes=p.shape[1], **options)
+            phi = remap.distance_map(target, spacing, num_classes=p.shape[1], first_label=first_label, **options)
         phi = phi.to(p.dtype)
         return (p * phi).sum(space), phi
     options["squared"] = choice.alpha == 2
     if first_label is None:
         weight = transform.sdf(target, spacing, threshold=THRESHOLD, **options)
     else:
-        labels = arguments.labels_from(target, first_label, p.shape[1])
-        weight = transform.labels_sdf(labels, p.shape[1], spacing, **options)
-        del labels
+        weight = transform.labels_sdf(target, p.shape[1], spacing, first_label=first_label, **options)
         target = target.reshape(p.shape[0], 1, *p.shape[2:])
     distance_ = inside_ if choice.measure == Measure.INSIDE else to_boundary_
     weight = distance_(weight)

@@ -136,22 +136,24 @@ def labels_sdf(
     spatial_dims: int | None = None,
     squared: bool = False,
     border: str = "open",
+    first_label: int = 0,
     out: Tensor | None = None,
     out_dtype: torch.dtype | None = None,
     backend: str | None = None,
 ) -> Tensor:
     """Signed distance of every class of a label map, without a one-hot tensor.
 
-    Class ``c`` of the result is ``sdf(labels == c)``.
+    Class ``c`` of the result is ``sdf(labels == first_label + c)``.
 
     Args:
         labels: integer ``(*spatial)``, ``(B, *spatial)`` or ``(B, 1, *spatial)``. Labels outside
-            ``0 .. num_classes - 1`` are background of every class.
-        num_classes: number of class maps, background included.
+            ``first_label .. first_label + num_classes - 1`` are background of every class.
+        num_classes: number of class maps, that of the background included where ``first_label`` is 0.
         spacing: as in :func:`edt`.
         spatial_dims: as in :func:`edt`; pass 3 for a ``(B, D, H, W)`` label map.
         squared: as in :func:`sdf`.
         border: as in :func:`sdf`.
+        first_label: the label of the first map; 1 leaves the background out.
         out: as in :func:`edt`.
         out_dtype: as in :func:`sdf`.
         backend: as in :func:`edt`.
@@ -171,7 +173,7 @@ def labels_sdf(
     """
     return _call(
         "labels_sdf", "labels", (labels, num_classes), spacing, spatial_dims, out,
-        squared=squared, border=border, backend=backend, out_dtype=out_dtype,
+        squared=squared, border=border, backend=backend, out_dtype=out_dtype, first_label=first_label,
     )  # fmt: skip
 
 

@@ -255,8 +255,8 @@ def distance_map(
     words = options._asdict()
     words["on_empty"], words["on_full"] = str(options.on_empty), str(options.on_full)
     words.update(
-        spatial_dims=dims, num_classes=classes.number, binary=classes.binary, threshold=classes.threshold,
-        backend=backend,
+        spatial_dims=dims, num_classes=classes.number, first_label=classes.first, binary=classes.binary,
+        threshold=classes.threshold, backend=backend,
     )  # fmt: skip
     if out is None:
         result: Tensor = getattr(torch.ops.dtk.distance_map, overload)(classes.source, given, **words)
@@ -298,6 +298,7 @@ class _Classes(NamedTuple):
 
     source: Tensor
     number: int | None  # of classes, of a label map
+    first: int  # label of them
     binary: bool  # whether the labels can only be 0 and 1
     threshold: float | None
     ignored: Tensor | None  # voxels, to broadcast against the maps
@@ -312,7 +313,7 @@ class _Classes(NamedTuple):
         ignore_index: int | None,
         threshold: float | None,
     ) -> _Classes:
-        """Labels that count from the first class that has a map, or masks."""
+        """A label map, or masks."""
         if ignore_index is not None and (isinstance(ignore_index, bool) or not isinstance(ignore_index, int)):
             raise TypeError(f"ignore_index: expected None or an int, got {ignore_index!r}")
         if threshold is not None and math.isnan(threshold):
@@ -343,16 +344,14 @@ class _Classes(NamedTuple):
             if ignored is not None:
                 x = (x > threshold if threshold is not None else (x != 0) & (x == x)) & ~ignored
                 threshold = None
-            return _Classes(x, None, False, threshold, ignored)
+            return _Classes(x, None, 0, False, threshold, ignored)
         first = 0 if include_background else 1
         if x.dtype == torch.bool:
             x = x.to(torch.uint8)
         if ignored is not None and ignored.ndim - dims == 1:
             ignored = ignored.unsqueeze(1)
-        if first or ignored is not None:
-            # The labels change: so take a type that has -1 and where none wraps around.
-            x = x.to(torch.promote_types(x.dtype, torch.int16))
-            x = x - first if ignored is None else (x - first).masked_fill_(ignored.view(x.shape), -1)
+        if ignored is not None:
+            x = x.to(torch.promote_types(x.dtype, torch.int16)).masked_fill(ignored.view(x.shape), -1)
         if num_classes - first < 1:
             raise ValueError(f"num_classes: expected at least {first + 1}, got {num_classes}")
-        return _Classes(x, num_classes - first, binary, None, ignored)
+        return _Classes(x, num_classes - first, first, binary, None, ignored)

@@ -121,6 +121,7 @@ def _map_fake(
     spacing: Any = None,
     *,
     num_classes: int | None = None,
+    first_label: int = 0,
     binary: bool = False,
     spatial_dims: int | None = None,
     threshold: float | None = None,
@@ -260,7 +261,7 @@ _define("sdf", "Tensor mask", _OF_MASK, transform.sdf, _mask_fake(True), _vmap("
 _define(
     "labels_sdf",
     "Tensor labels, int num_classes",
-    _OF_LABELS,
+    _OF_LABELS + ", int first_label=0",
     transform.labels_sdf,
     _labels_fake,
     _vmap("labels_sdf", 2),
@@ -277,8 +278,8 @@ for _form, _spacing in (("", "float[1]? spacing=None"), (".per_sample", "Tensor 
 _define(
     "distance_map",
     "Tensor mask",
-    "int? num_classes=None, bool binary=False, int? spatial_dims=None, float? threshold=None, str? backend=None, "
-    + _map_options(),
+    "int? num_classes=None, int first_label=0, bool binary=False, int? spatial_dims=None, float? threshold=None, "
+    "str? backend=None, " + _map_options(),
     remap.distance_map,
     _map_fake,
     _map_vmap,

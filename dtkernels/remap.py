@@ -29,6 +29,7 @@ def distance_map(
     spacing: transform.OpSpacing = None,
     *,
     num_classes: int | None = None,
+    first_label: int = 0,
     binary: bool = False,
     spatial_dims: int | None = None,
     threshold: float | None = None,
@@ -36,7 +37,7 @@ def distance_map(
     out: Tensor | None = None,
     **given_options: Any,
 ) -> Tensor:
-    """The map that the options describe, of a mask or of every class of a label map.
+    """The map that the options describe, of a mask or of the classes of a label map from ``first_label`` on.
 
     ``binary`` says that a label map of two classes holds 0 and 1 alone.
     """
@@ -45,7 +46,7 @@ def distance_map(
     dims = arguments.resolve_spatial_dims(mask.ndim, spatial_dims)
     o = parse(given_options, dims)
     f = formula(o)
-    layout, shape = transform.layout_of(mask, dims, threshold, num_classes)
+    layout, shape = transform.layout_of(mask, dims, threshold, num_classes, first_label)
     images = layout.image.shape
     given, rows = transform.spacing_of(spacing, dims, layout.source, images[0])
     chosen = backends.choose(layout.source.device, backend)
@@ -86,7 +87,7 @@ def distance_map(
     # A closed border has made the outermost foreground contour already, and is none for the background.
     common: dict[str, Any] = {"border": "open" if contour else o.border, "backend": backend, "to_faces": to_faces}
     two = mapping is None and inside == Inside.NEGATIVE and num_classes == 2 and o.border == "open"
-    if two and (binary or _is_binary(mask)):
+    if two and not first_label and (binary or _is_binary(mask)):
         phi = _of_two_classes(mask, images, shape, dims, spacing, out, extrema, common)
     else:
         source = layout

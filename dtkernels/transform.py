@@ -55,12 +55,13 @@ def labels_sdf(
     backend: str | None = None,
     out: torch.Tensor | None = None,
     out_dtype: torch.dtype | None = None,
+    first_label: int = 0,
 ) -> torch.Tensor:
     """Signed distance of every class of a label map."""
     arguments.check_tensor("labels", labels)
     dims = arguments.resolve_spatial_dims(labels.ndim, spatial_dims, "labels")
     shape = arguments.labels_shape(labels, num_classes, dims)
-    layout = arguments.labels_layout(labels, num_classes, dims)
+    layout = arguments.labels_layout(labels, num_classes, dims, first_label)
     return run(
         layout,
         shape,
@@ -191,13 +192,13 @@ def _of_mask(
 
 
 def layout_of(
-    x: torch.Tensor, dims: int, threshold: float | None, num_classes: int | None
+    x: torch.Tensor, dims: int, threshold: float | None, num_classes: int | None, first_label: int = 0
 ) -> tuple[arguments.Layout, Sequence[int]]:
     """A mask, or a label map where ``num_classes`` is given: how it lies in memory, and the shape of its maps."""
     if num_classes is None:
         return arguments.mask_layout(x, dims, threshold), x.shape
     shape = arguments.labels_shape(x, num_classes, dims)
-    return arguments.labels_layout(x, num_classes, dims), shape
+    return arguments.labels_layout(x, num_classes, dims, first_label), shape
 
 
 def run(

@@ -200,7 +200,9 @@ def test_classes_beyond_the_labels_dtype(library: Library, name: str) -> None:
         rule = Options(rule=Rule.EQUALS_CLASS, classes=300, threshold=float(first))
         result = transform(library, labels, 3, rule)[:, :, 0, 0, 0]
         classes = np.arange(first, first + 300)
-        np.testing.assert_array_equal(result == -np.inf, classes == labels[:, 0, 0, 0, 0].astype(np.int64)[:, None])
+        np.testing.assert_array_equal(
+            result == -np.inf, classes == labels[:, 0, 0, 0, 0].astype(np.int64)[:, None]
+        )
         assert np.isinf(result).all()
 
 

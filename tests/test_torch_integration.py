@@ -41,12 +41,13 @@ OF_MASKS = (
     "out=None, out_dtype=None, backend=None)"
 )
 OF_LABELS = (
-    "(labels, num_classes, spacing=None, *, spatial_dims=None, squared=False, border='open', "
+    "(labels, num_classes, spacing=None, *, spatial_dims=None, squared=False, border='open', first_label=0, "
     "out=None, out_dtype=None, backend=None)"
 )
 FUNCTION_WORDS = {"edt": OF_MASKS, "sdf": OF_MASKS, "labels_sdf": OF_LABELS}
 OPERATOR_TYPES = {
-    "mask": "Tensor", "labels": "Tensor", "num_classes": "int", "spacing": "Optional[List[float]]",
+    "mask": "Tensor", "labels": "Tensor", "num_classes": "int", "first_label": "int",
+    "spacing": "Optional[List[float]]",
     "spatial_dims": "Optional[int]", "squared": "bool", "threshold": "Optional[float]", "border": "str",
     "out_dtype": "Optional[int]", "backend": "Optional[str]",
 }  # fmt: skip

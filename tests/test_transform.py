@@ -463,6 +463,28 @@ def test_labels_beyond_the_dtype_of_any_class(backend: Backend) -> None:
     assert torch.equal(backend.labels_sdf(labels, 2), expected)
 
 
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64], ids=str)
+def test_classes_from_any_label_on(backend: Backend, dtype: torch.dtype) -> None:
+    """Of every map that reads labels; no label wraps around."""
+    limits = torch.iinfo(dtype)
+    labels = torch.tensor([[0, 1, 1, 2, limits.max], [limits.min, 3, 0, limits.max, 2]], dtype=dtype)
+    wide = labels.to(torch.int64)
+    for first in (0, 1, 3, -2, 254, 2**32):
+        masks = torch.stack([wide == first + c for c in range(4)], 1)
+        options = {"spatial_dims": 1, "backend": backend.name}
+        maps = torch.ops.dtk.labels_sdf(backend.put(labels), 4, first_label=first, **options)
+        assert torch.equal(maps, backend.sdf(backend.put(masks), spatial_dims=1))
+        for words in ({}, {"boundary": "inner_contour"}, {"inside": "positive", "outside": "zero"}):
+            words = {**words, "on_empty": "zeros", **options}
+            got = torch.ops.dtk.distance_map(backend.put(labels), num_classes=4, first_label=first, **words)
+            assert torch.equal(got, torch.ops.dtk.distance_map(backend.put(masks), **words)), words
+    for first in (True, 1.0):
+        with pytest.raises(TypeError, match="first_label: expected an int, got"):
+            backend.labels_sdf(backend.put(labels), 2, first_label=first)
+    with pytest.raises(ValueError, match=r"first_label: expected at most 2\^53"):
+        backend.labels_sdf(backend.put(labels), 2, first_label=2**60)
+
+
 @pytest.mark.large
 def test_many_classes(backend: Backend) -> None:
     labels = np.random.default_rng(0).integers(0, 300, (2, 1, 40, 45))

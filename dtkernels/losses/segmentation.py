@@ -18,7 +18,6 @@ from ..arguments import (
     check_no_gradient,
     check_tensor,
     has_tangent,
-    labels_from,
     operator_spacing,
     where_equal,
 )
@@ -51,15 +50,20 @@ class Truth:
         if self.first is None:
             return self.sdf_of(self.values, spacing, squared=squared)
         return functional.labels_sdf(
-            self._labels(), self.classes, spacing, spatial_dims=self.spatial_dims, squared=squared
+            self._labels(),
+            self.classes,
+            spacing,
+            spatial_dims=self.spatial_dims,
+            squared=squared,
+            first_label=self.first,
         )
 
     def _labels(self) -> Tensor:
-        """Labels that count from the first scored class, which ignored voxels are not."""
+        """Labels, which are those of scored classes at voxels alone that count."""
         labels = self.values
         if self.ignored is not None and self.hides_class:
             labels = labels.to(torch.promote_types(labels.dtype, torch.int16)).masked_fill(self.ignored, -1)
-        return labels_from(labels, self.first or 0, self.classes)
+        return labels
 
     def sdf_of(self, x: Tensor, spacing: SpacingLike, *, squared: bool = False) -> Tensor:
         """Signed distance map of ``x > 0.5``; ignored voxels are outside."""
@@ -80,7 +84,8 @@ class Truth:
         )
         words: dict[str, Any] = {"on_empty": empty, "on_full": full, "spatial_dims": self.spatial_dims}
         if self.first is not None:
-            result = maps.distance_map(self._labels(), convention, spacing, num_classes=self.classes, **words)
+            words |= {"num_classes": self.first + self.classes, "include_background": self.first == 0}
+            result = maps.distance_map(self._labels(), convention, spacing, **words)
         elif self.ignored is None:
             result = maps.distance_map(self.values.detach(), convention, spacing, threshold=0.5, **words)
         else:
