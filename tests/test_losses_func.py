@@ -121,6 +121,37 @@ def test_second_derivative_of_float32(name: str) -> None:
 
 
 @EVERY
+def test_slopes_of_a_scaled_loss_where_classes_are_missing(name: str) -> None:
+    """As by ``torch.amp.GradScaler``: a quotient of nothing must not be infinite on the way back."""
+    loss = LOSSES[name]()
+    logits, labels = (x[0] for x in cases())
+    for label in (0, 2, 255):
+        labels[0] = label
+        x = logits.clone().requires_grad_()
+        (slope,) = torch.autograd.grad(loss(x, labels), x)
+        (scaled,) = torch.autograd.grad(2.0**24 * loss(x, labels), x)
+        assert slope.isfinite().all()
+        torch.testing.assert_close(scaled, 2.0**24 * slope)
+
+
+@pytest.mark.parametrize("name", ["MapDiceLoss", "ShapeAwareLoss"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_dice_of_nothing_without_smooth_has_no_slope(name: str, dtype: torch.dtype) -> None:
+    words = {"weight": 0.0} if name == "ShapeAwareLoss" else {}
+    loss = getattr(losses, name)(True, smooth=0.0, **words)
+    target = torch.zeros(1, 2, 4, 4)
+    target[0, 1] = 1
+    x = torch.full((1, 2, 4, 4), 1.0 if words else 0.0, dtype=dtype, requires_grad=True)  # 1: outside
+    value = loss(x, target, maps=torch.zeros_like(target) if not words else None)
+    (slope,) = torch.autograd.grad(value, x, create_graph=True)
+    assert value.item() == (0.5 if words else 0)  # the other class is there, and missed
+    assert slope.isfinite().all()
+    assert not slope[0, 0].any()
+    (curve,) = torch.autograd.grad(slope.sum(), x)
+    assert curve.isfinite().all()
+
+
+@EVERY
 @pytest.mark.parametrize("autocast", [False, True], ids=["", "autocast"])
 @pytest.mark.parametrize("kind", ["meta", "fake"])
 def test_without_data(name: str, kind: str, autocast: bool) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import torch
@@ -14,6 +13,7 @@ from ._sums import HeavisideMasses, Products, ratios, spatial_axes
 from .segmentation import MapLoss, Truth, check_choice, check_number
 
 FORMS = ("ratio", "pointwise")
+EMPTY = 1e-18  # sums up to this count as 0: their squares would leave float32
 
 
 class SDFProductLoss(MapLoss):
@@ -108,7 +108,7 @@ class SDFProductLoss(MapLoss):
         cross, of_q, of_y = self._pooled(cross), self._pooled(of_q), self._pooled(of_y)
         # At least half of the sum of the squares, so not 0 unless both maps are. There the quotient is 0.
         below = cross + of_q + of_y
-        return -cross / torch.where(below > 1e-18, below, 1.0)
+        return -cross / torch.where(below > EMPTY, below, 1.0)
 
 
 class ShapeAwareLoss(SDFProductLoss):
@@ -209,6 +209,9 @@ class ShapeAwareLoss(SDFProductLoss):
 
 
 def overlap_loss(common: Tensor, of_p: Tensor, of_g: Tensor, smooth: float) -> Tensor:
-    """One minus Dice's coefficient of sums; 0 for two empty ones."""
-    smooth = max(smooth, math.ulp(0.0) if common.dtype == torch.float64 else torch.finfo(torch.float32).tiny)
-    return 1 - (2 * common + smooth) / (of_p + of_g + smooth)
+    """One minus Dice's coefficient of sums; 0 for two empty ones, which without ``smooth`` have no slope."""
+    above, below = 2 * common + smooth, of_p + of_g + smooth
+    if smooth:
+        return 1 - above / below
+    empty = below.abs() <= EMPTY
+    return 1 - torch.where(empty, 1.0, above / torch.where(empty, 1.0, below))

@@ -121,7 +121,8 @@ class GeneralizedSurfaceLoss(MapLoss):
         right = self._pooled(OppositeSquaredError.apply(p, squares))  # type: ignore[no-untyped-call]
         if weights is not None:
             right, total = ((weights * x).sum(1, keepdim=True) for x in (right, total))
-        return (total - right) / total.clamp(min=torch.finfo(total.dtype).tiny)
+        # Where there are no distances the quotient is 0, and so is its slope, whatever the loss is scaled by.
+        return (total - right) / torch.where(total > 0, total, 1.0)
 
     def _weights(self, truth: Truth, total: Tensor) -> Tensor | None:
         """The weight of each class, (C,), (B, C), or (1, C) with ``batch``."""
