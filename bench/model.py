@@ -74,6 +74,7 @@ PACKED_COUNTED = tuple(_STRIPS_OF_8)[2:]
 # What a map takes besides, per voxel: where the transform writes it, or in a pass over distances.
 MAP_INSTRUCTIONS = {"line": 17.0, "divided": 28.0, "gaussian": 42.0}
 PASS_INSTRUCTIONS = {kind: 28.0 + own for kind, own in MAP_INSTRUCTIONS.items()}
+EXTREMA_INSTRUCTIONS = 8.5  # what the largest distances of an image add to a transform
 PASS_BYTES = 8  # a distance in, a map out
 
 _FORMAT_BYTES = {plans.RUNS_8: 1, plans.RUNS_16: 2, plans.SQUARES_16: 2, plans.SQUARES_32: 4}
@@ -125,6 +126,7 @@ def microseconds_of_map(name: str, work: dict[str, float], plan: plans.Plan) -> 
     if formula.of_own_distance(o, f, equal=True):
         lanes += 0 if name in ("edt", "edt_diff") else MAP_INSTRUCTIONS[kind_of(f)]
         return moved, *_microseconds(moved, lanes)
+    lanes += EXTREMA_INSTRUCTIONS if f.uses_maxima else 0
     first, second = _microseconds(moved, lanes), _microseconds(PASS_BYTES, PASS_INSTRUCTIONS[kind_of(f)])
     return moved + PASS_BYTES, first[0] + second[0], max(*first) + max(*second)
 

@@ -302,6 +302,7 @@ def test_extrema(
                     extrema = np.zeros((*shape[:2], 2), np.float32)
                     forced = way._replace(max_blocks=blocks)
                     result = transform_with_extrema(library, image, dims, forced, extrema)
+                    np.testing.assert_array_equal(result, transform(library, image, dims, forced))
                     finite = np.where(np.isfinite(result), result, 0).reshape(*shape[:2], -1).astype(np.float64)
                     sides = [-finite.min(-1), finite.max(-1)] if signed else [finite.max(-1), 0 * finite.max(-1)]
                     expected = np.stack(sides, -1).clip(0) ** (1 if squared else 2)

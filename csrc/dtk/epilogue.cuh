@@ -41,22 +41,25 @@ class Epilogue {
 
  public:
   static constexpr bool kPlain = kIsPlain;  // no cost is that of no site, and the border is open
-  static constexpr bool kPairs = kIsPlain;  // value() is all that a voxel takes
+  static constexpr bool kPairs = true;      // value() is all that a voxel takes, where plain() says so
 
+  // `plain`: the result is float32, no cost is that of no site, and the border is open.
   template <typename Params>
-  __device__ explicit Epilogue(const Params& params)
+  __device__ explicit Epilogue(const Params& params, bool plain = kIsPlain)
       : out_(params.at.target),
         extrema_(kPlain ? nullptr : static_cast<float*>(params.at.second)),
         dtype_(params.out_dtype),
         squared_(params.squared != 0),
+        plain_(plain),
         scale_(params.scale),
         unit_(params.weight[0]) {}
 
-  __device__ static bool plain() { return kPlain; }
+  __device__ bool plain() const { return kPlain || plain_; }
 
   // `bits`: foreground of a signed transform where the highest one is set.
-  __device__ float value(Cost cost, uint32_t bits) const {
+  __device__ float value(Cost cost, uint32_t bits) {
     const float d = S::finish(cost, squared_, scale_);
+    if (!kPlain) note(cost, kSigned && int32_t(bits) < 0);
     return kSigned ? bits_to_float(float_to_bits(d) | (bits & 0x80000000u)) : d;
   }
 
@@ -70,12 +73,7 @@ class Epilogue {
       return;
     }
     write_output(out_, dtype_, at, result);
-    if (extrema_ == nullptr || cost == Cost(S::none())) return;
-    if (!kSigned || negative) {
-      inside_ = larger(inside_, cost);
-    } else {
-      outside_ = larger(outside_, cost);
-    }
+    if (extrema_ != nullptr && cost != Cost(S::none())) note(cost, negative);
   }
 
   __device__ bool has_extrema() const { return !kPlain && extrema_ != nullptr; }
@@ -99,6 +97,14 @@ class Epilogue {
   }
 
  private:
+  __device__ void note(Cost cost, bool negative) {
+    if (!kSigned || negative) {
+      inside_ = larger(inside_, cost);
+    } else {
+      outside_ = larger(outside_, cost);
+    }
+  }
+
   // 0 for a square beyond float32.
   __device__ uint32_t bits_of_square(Cost cost) const {
     const uint32_t bits = float_to_bits(S::square(cost, unit_));
@@ -114,7 +120,7 @@ class Epilogue {
   void* out_;
   float* extrema_;
   int32_t dtype_;
-  bool squared_;
+  bool squared_, plain_;
   float scale_, unit_;
   Cost inside_ = 0, outside_ = 0;
 };
@@ -175,12 +181,12 @@ __device__ void write_slice(const Params& params, const Block& block, uint32_t s
   if (params.map.used) {
     Mapper<Value, kSigned> end(params, block.spacing(slice), plain);
     block.store(slice, end);
-  } else if (plain) {
+  } else if (plain && params.at.second == nullptr) {
     Epilogue<Value, kSigned, true> end(params);
     block.store(slice, end);
     end.reduce(image);
   } else {
-    Epilogue<Value, kSigned, false> end(params);
+    Epilogue<Value, kSigned, false> end(params, plain);
     block.store(slice, end);
     end.reduce(image);
   }

@@ -69,7 +69,7 @@ struct PackedSlices {
   int32_t closed;
   float weight[3];  // the squared spacing
   float scale;
-  int32_t plain;  // float32, no extrema, open border
+  int32_t plain;  // float32, open border
   Mapping map;
 };
 
@@ -649,7 +649,7 @@ struct PackedSlice {
   }
 
   template <typename End>
-  __device__ void store_pairs(uint32_t slice, const End& end) const {
+  __device__ void store_pairs(uint32_t slice, End& end) const {
     const int height = params.extent[1], width = params.extent[2], pairs = width >> 1;
     const int odd = (this->height() >> 1) * params.pitch;
     float* out = static_cast<float*>(params.at.target) + int64_t(slice) * height * width;

@@ -47,7 +47,7 @@ struct Slices {
   int32_t spacing_step;  // as in Lines
   float weight[3];
   float scale;
-  int32_t plain;  // float32, no extrema, open border
+  int32_t plain;  // float32, open border
   Mapping map;
 };
 

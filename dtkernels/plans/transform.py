@@ -182,7 +182,7 @@ def _plan(
     if chosen is None and (fused or solver in FORCED):
         raise ValueError(f"{'fused' if fused else 'solver'}: {why}")
     if chosen is not None and fused is not False:
-        plain = out_dtype == DType.FLOAT32 and not extrema and not closed
+        plain = out_dtype == DType.FLOAT32 and not closed
         ending = (out_dtype, squared, closed)
         scaling = (*map(float32, weights), float32(scale), plain, *mapped)
         sign = str(signed).lower()
