@@ -81,6 +81,20 @@ def test_gradient_of_the_target(pair: tuple[Any, Any]) -> None:
         torch.testing.assert_close(*found, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("name", [name for name in NAMES if "Hausdorff" in name])
+def test_gradient_of_the_target_by_transforms(name: str) -> None:
+    """Of ``torch.func``, one in the other: a target that is mapped inside does not look as if it needed one."""
+    ours = getattr(losses, name)(include_background=True)
+    p, g = rand(3, 2, 1, 9, 8), 0.9 * rand(3, 2, 1, 9, 8)
+    leaf = g.clone().requires_grad_()
+    sum(ours(x, y) for x, y in zip(p, leaf, strict=True)).backward()
+    assert leaf.grad is not None
+    assert leaf.grad.any()
+    mapped = torch.func.grad(lambda g: torch.vmap(ours)(p, g).sum())(g)
+    torch.testing.assert_close(mapped, leaf.grad)
+    torch.testing.assert_close(torch.vmap(torch.func.grad(ours, 1))(p, g), leaf.grad)
+
+
 def outcome(run: Any) -> tuple[Any, ...]:
     """What came of it: kind and text of the error or of the warnings."""
     with warnings.catch_warnings(record=True) as caught:

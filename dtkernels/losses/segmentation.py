@@ -18,6 +18,7 @@ from ..arguments import (
     check_no_gradient,
     check_tensor,
     has_tangent,
+    needs_gradient,
     operator_spacing,
     where_equal,
 )
@@ -98,7 +99,7 @@ class Truth:
         return (
             self.given is None
             and self.ignored is None
-            and not self.values.requires_grad
+            and not needs_gradient(self.values)
             and not has_tangent(input)
         )
 
