@@ -42,5 +42,5 @@ class SampleFunction(torch.autograd.Function):
 
 
 def is_transformed() -> bool:
-    """Whether a transform of ``torch.func`` is on its way: a tensor may have less dimensions than another."""
+    """Whether a transform of ``torch.func`` is on its way: a tensor may have fewer dimensions than another."""
     return torch._C._are_functorch_transforms_active()

@@ -245,14 +245,19 @@ def error(p: Tensor, values: Tensor, first: int | None) -> Tensor:
     return named(p, values, first).sub_(p)
 
 
+def names(like: Tensor, first: int) -> Tensor:
+    """The labels ``first``, ``first + 1``, ... of the classes of ``like``."""
+    return over_space(torch.arange(first, first + like.shape[1], device=like.device), like)
+
+
 def named(like: Tensor, labels: Tensor, first: int) -> Tensor:
-    """1 where ``labels`` is ``first``, ``first + 1``, ..., else 0, in a single new tensor ``like`` another."""
-    names = over_space(torch.arange(first, first + like.shape[1], device=like.device), like)
-    if abs(first) + like.shape[1] > 1 << 24:  # a label may be rounded onto a name
-        return (labels == names).to(like.dtype)
+    """1 where ``labels`` is that of the class, else 0, in a single new tensor ``like`` another."""
+    classes = names(like, first)
+    if abs(first) + like.shape[1] > 1 << 24:  # a label may be rounded onto that of a class
+        return (labels == classes).to(like.dtype)
     # Torch would compare numbers of two dtypes in copies of one.
     result = torch.empty_like(like, memory_format=torch.contiguous_format).copy_(labels)
-    return result.eq_(names.to(like.dtype))
+    return result.eq_(classes.to(like.dtype))
 
 
 # ---- gradients ---------------------------------------------------------------------------------------

@@ -236,7 +236,8 @@ def show_conventions(as_json: bool) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table("name", "map", "source", "options")
+    table = Table("name", "map", "source")
+    table.add_column("options", overflow="fold")  # words without a space to break at
     for name, row in rows.items():
         options = ", ".join(f"{k}={v}" for k, v in row["options"].items())
         table.add_row(name, escape(row["formula"]), escape(row["source"]), options)

@@ -1,4 +1,4 @@
-"""What measures and checks on a GPU, walked through without one: a mistake in it would cost a session there."""
+"""What measures and checks on a GPU, walked through without one: a mistake in it would be found on rented time."""
 
 from __future__ import annotations
 

@@ -138,10 +138,10 @@ struct PackedSlice {
                 thread >> params.lanes_log2};
   }
 
-  // ---- Run codes
-
-  // Of an image on the device: there is none, spacing is equal and known.
+  // The row of spacing on the device: there is none, as spacing is equal and known.
   __device__ const double* spacing(uint32_t) const { return nullptr; }
+
+  // ---- Run codes
 
   // Codes of a row in two neighbouring columns.
   template <bool kWhole>

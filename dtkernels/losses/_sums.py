@@ -45,15 +45,11 @@ def _hide_(x: Tensor, ignored: Tensor | None) -> Tensor:
     return x.masked_fill(ignored, 0.0) if torch.is_grad_enabled() else x.masked_fill_(ignored, 0.0)
 
 
-def _names(values: Tensor, first: int, like: Tensor) -> Tensor:
-    return over_space(torch.arange(first, first + like.shape[1], device=like.device), like)
-
-
 def _inside(values: Tensor, first: int | None, like: Tensor) -> Tensor:
-    """Where each class is, in a single new map of 0 and 1; the arguments are as in :func:`error`."""
+    """Where each class is, in a single new map of 0 and 1; the arguments are as in :func:`_error`."""
     if first is not None:
         if torch.is_grad_enabled():
-            return (values == _names(values, first, like)).to(like.dtype)
+            return (values == distance_sums.names(like, first)).to(like.dtype)
         return distance_sums.named(like, values, first)
     if torch.is_grad_enabled() or values.dtype == torch.float64:  # which rounds to 0.5
         return (values > 0.5).to(like.dtype)
@@ -64,7 +60,7 @@ def _error(p: Tensor, values: Tensor, first: int | None) -> Tensor:
     """``g - p`` in a new tensor, see :func:`dtkernels.distance_sums.error`."""
     if not torch.is_grad_enabled():
         return distance_sums.error(p, values, first)
-    return (values if first is None else values == _names(values, first, p)).to(p.dtype) - p
+    return (values if first is None else values == distance_sums.names(p, first)).to(p.dtype) - p
 
 
 # ---- of distances that an operator makes --------------------------------------------------------------------

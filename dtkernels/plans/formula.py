@@ -19,7 +19,7 @@ Numbers = tuple[float, ...]
 def mapping_fields(mapping: Mapping | None, shape: Sequence[int], dims: int, spacing: Spacing) -> Numbers:
     """A ``Mapping``; zeros where there is none."""
     if mapping is None:
-        return (0,) * 40
+        return (0,) * (32 + 6 + 2)
     return (*formula_fields(mapping.formula), *size_fields(shape, dims, spacing), mapping.inner_zero, True)
 
 

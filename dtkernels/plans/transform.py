@@ -47,8 +47,8 @@ FROM_IMAGE, RUNS_8, RUNS_16, SQUARES_16, SQUARES_32 = range(5)
 # What a solver needs: arrays of sites, bytes of shared memory per thread (csrc/dtk/tile.cuh).
 _SITE_ARRAYS = {"divide": 1, "strips": 1, "envelope": 2, "window": 1}
 _BYTES_PER_THREAD = {"divide": 6, "strips": 6, "envelope": 0, "window": 0}
-# How slices can be solved, the better way first: in 16 bits by strips of sixteen voxels or of eight, in 32 bits,
-# and by the solver "strips" in 24.
+# How slices can be solved, the better way first: in 16 bits by strips of sixteen voxels or of eight, by the solver
+# "strips" in 32 bits, and by the same in 24.
 IN_PLACE = ("packed_long", "packed", "strips", "split")
 NONE_24 = 2**23 - 1  # "no site" of csrc/dtk/split.cuh
 PACKED_STRIPS = {"packed_long": 16, "packed": 8}  # kRows of csrc/dtk/packed.cuh
@@ -424,7 +424,7 @@ def packs(sides: list[int], strip: int) -> bool:
     """Whether every square of a volume fits the 16 bits of ``packed.cuh``, with strips of so many voxels."""
     if len(sides) < 3:
         return False
-    none, far = _none_16(sides, strip), 256 - strip
+    none, far = _none_16(sides, strip), 256 - strip  # kFar of csrc/dtk/packed.cuh
     return none <= far**2 and none + (align(max(sides[1:]), strip) - 1) ** 2 + strip**2 < 2**16
 
 
