@@ -33,7 +33,7 @@ SHAPES = (
     (1, 1, 3, 9000),
     (2, 1, 9, 17, 33),
     (1, 1, 6, 50, 70),  # few slices that take long: a kernel for each axis
-    (4, 2, 17, 19, 33),  # enough slices for the fused kernels, with one byte per code ...
+    (4, 2, 17, 31, 47),  # slices enough for strips of sixteen, with one byte per code ...
     (1, 1, 200, 17, 19),  # ... with two, in 16 bits
     (1, 1, 300, 9, 13),  # ... and in 32
 )

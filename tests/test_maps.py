@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import math
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import maps_oracle
 import numpy as np
 import pytest
 import torch
-from conftest import MASK_DTYPES, Backend, numpy
+from conftest import EVERY_INSTRUCTION_SET, MASK_DTYPES, Backend, numpy, with_instruction_set
 from scipy import ndimage
 
 import dtkernels as dtk
@@ -276,10 +272,7 @@ def test_closed_border_is_background(backend: Backend) -> None:
 
 
 FACES_BY_NEAREST = """
-import sys
 import numpy as np, torch
-from dtkernels._C import cpu_instruction_set
-if cpu_instruction_set() != sys.argv[1] and sys.argv[1] != "baseline": sys.exit("absent")
 from bench import masks
 import dtkernels as dtk
 from dtkernels.backends import cpu
@@ -312,20 +305,10 @@ for shape in shapes:
 """
 
 
-@pytest.mark.parametrize("isa", ["baseline", "avx2", "avx512"])
+@EVERY_INSTRUCTION_SET
 def test_faces_in_the_passes_are_those_of_the_nearest_voxels(isa: str) -> None:
     """Lines of many blocks, wide codes, ties of exact and of rounded squares: bit for bit by ``nearest``."""
-    done = subprocess.run(
-        [sys.executable, "-c", FACES_BY_NEAREST, isa],
-        env={**os.environ, "DTK_CPU_ISA": isa},
-        cwd=Path(__file__).parents[1],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.stderr.strip() == "absent":
-        pytest.skip(f"this machine does not run {isa}")
-    assert done.returncode == 0, done.stderr[-3000:]
+    with_instruction_set(isa, FACES_BY_NEAREST)
 
 
 def test_scope_of_the_maximum(backend: Backend) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import oracle
 import pytest
 import torch
-from conftest import Backend, numpy
+from conftest import EVERY_INSTRUCTION_SET, Backend, numpy, with_instruction_set
 
 from bench import masks
 
@@ -500,3 +500,36 @@ def test_labels_layout_does_not_matter(backend: Backend) -> None:
         assert torch.equal(backend.labels_sdf(y, 4, (2.0, 0.5)), expected), name
     expanded = x[:1].expand(3, 1, 8, 35)
     assert torch.equal(backend.labels_sdf(expanded, 4), backend.labels_sdf(expanded.contiguous(), 4))
+
+
+CHECK = """
+import numpy as np, torch
+import dtkernels as dtk
+import oracle
+
+rng = np.random.default_rng(5)
+for shape in ((90,), (20, 70), (5, 14, 37), (130, 3, 5), (2, 3, 300)):
+    for density in (0.03, 0.5, 0.97):
+        mask = rng.random(shape) < density
+        x, spacing = torch.from_numpy(mask), (3.0, 0.7, 1.1)[-len(shape) :]
+        for op in ("edt", "sdf"):
+            for closed in (False, True):
+                options = {"squared": True, "border": "closed" if closed else "open"}
+                plain, spaced = (getattr(dtk, op)(x, s, **options).numpy() for s in (None, spacing))
+                oracle.assert_exact(plain, oracle.squared(op, mask, closed=closed), is_squared=True)
+                oracle.assert_close(spaced, oracle.squared(op, mask, spacing, closed=closed), is_squared=True)
+        for s in (None, spacing):
+            for ours, theirs in zip(dtk.nearest(x, s), dtk.nearest(x, s, backend="reference"), strict=True):
+                torch.testing.assert_close(ours, theirs)
+        for ours, theirs in zip(dtk.label(x), dtk.label(x, backend="reference"), strict=True):
+            assert torch.equal(ours, theirs)
+        for name in ("ma_sdf11", "kervadec", "unet_w", "li_nidm", "itk_maurer"):
+            maps = (dtk.distance_map(x, name, spacing, backend=b) for b in ("cpu", "reference"))
+            torch.testing.assert_close(*maps, rtol=2e-6, atol=2e-6, equal_nan=True)
+"""
+
+
+@EVERY_INSTRUCTION_SET
+def test_every_instruction_set(isa: str) -> None:
+    """Distances, nearest voxels, components and maps."""
+    with_instruction_set(isa, CHECK)
