@@ -32,9 +32,8 @@ SHAPES = (
     (1, 1, 2100, 3),  # longer than the scan keeps in shared memory
     (1, 1, 3, 9000),
     (2, 1, 9, 17, 33),
-    (6, 2, 17, 31, 46),  # more slices than multiprocessors, little to fill up: strips of sixteen voxels
     (1, 1, 6, 50, 70),  # few slices that take long: a kernel for each axis
-    (4, 2, 17, 31, 47),  # slices enough for strips of sixteen, with one byte per code ...
+    (6, 2, 17, 31, 46),  # slices enough for strips of sixteen, with one byte per code ...
     (1, 1, 200, 17, 19),  # ... with two, in 16 bits
     (1, 1, 300, 9, 13),  # ... and in 32
 )
