@@ -664,6 +664,25 @@ def test_raw_maps_push_true_logits_down_rectified_ones_never() -> None:
     assert 0.25 < share["edt_diff"] < 0.75
 
 
+@pytest.mark.parametrize(
+    "options", [{"softmax": True, "to_onehot_y": True}, {"sigmoid": True, "to_onehot_y": True}]
+)
+def test_a_class_that_fills_a_patch_is_raised_by_rectified_maps(options: dict[str, bool]) -> None:
+    """With the convention's own value of 1 softmax would have no gradient, and a sigmoid the wrong one."""
+    labels = torch.zeros(2, 1, 5, 6, dtype=torch.long)
+    labels[0, 0, 1:3, 2:4] = 1
+    x = torch.randn(2, 3, 5, 6, requires_grad=True)
+    losses.RegionWiseLoss(**options)(x, labels).backward()
+    assert x.grad is not None
+    assert (x.grad[1, 0] < 0).all()
+    assert (x.grad[1, 1:] > 0).all()
+    soft = losses.RegionWiseLoss(sigmoid=True)
+    y = torch.zeros(1, 1, 4, 4, requires_grad=True)
+    for target, slope in ((torch.ones(1, 1, 4, 4), -1), (torch.zeros(1, 1, 4, 4), 1)):
+        (gradient,) = torch.autograd.grad(soft(y, target), y)
+        assert (gradient.sign() == slope).all()
+
+
 def test_product_is_least_at_equality() -> None:
     torch.manual_seed(0)
     mask = torch.zeros(1, 1, 9, 9)

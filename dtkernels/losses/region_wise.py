@@ -41,8 +41,9 @@ class RegionWiseLoss(MapLoss):
     they are one voxel's.)
 
     Results, memory and devices are as of :class:`~dtkernels.losses.BoundaryLoss`; ``length`` takes two more maps.
-    A class absent from the target has the map 1 throughout (``"rrw"``, ``"ac"``):
-    its probability costs; it has 0 with the signed maps.
+    A class absent from the target has the map 1 throughout (``"rrw"``, ``"ac"``): its probability costs; it has 0
+    with the signed maps. A class that fills its sample has the map -1 with ``"rrw"``, otherwise 0. (The convention
+    itself gives 1 there, with which the one class of a patch would be pushed away.)
 
     References:
         Valverde & Tohka, Region-wise loss for biomedical image segmentation, Pattern Recognition 136, 2023,
@@ -104,6 +105,9 @@ class RegionWiseLoss(MapLoss):
             convention,
         )
         self.length = check_number("length", length)
+
+    def _full_class(self) -> float | None:
+        return -1.0 if self.convention == "rrw" else None
 
     def _per_class(self, input: Tensor, truth: Truth, spacing: SpacingLike) -> Tensor:
         if self.length:

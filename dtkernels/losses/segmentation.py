@@ -75,14 +75,18 @@ class Truth:
         mask = (x > 0.5) & ~self.ignored
         return functional.sdf(mask, spacing, spatial_dims=self.spatial_dims, squared=squared)
 
-    def map(self, convention: str, spacing: SpacingLike) -> Tensor:
-        """Map (B, C, *spatial) of every scored class, finite, and 0 at ignored voxels."""
+    def map(self, convention: str, spacing: SpacingLike, full_class: float | None = None) -> Tensor:
+        """Map (B, C, *spatial) of every scored class, finite, and 0 at ignored voxels.
+
+        A class that fills its image has the value ``full_class``, by default the convention's.
+        """
         options = maps.CONVENTIONS[convention].options
         # The values where there is no boundary that are no distances stay; an infinite distance costs nothing.
         empty, full = (
             "zeros" if v == "inf" and options.profile == "distance" else v
             for v in (options.on_empty, options.on_full)
         )
+        full = full if full_class is None else full_class
         words: dict[str, Any] = {"on_empty": empty, "on_full": full, "spatial_dims": self.spatial_dims}
         if self.first is not None:
             words |= {"num_classes": self.first + self.classes, "include_background": self.first == 0}
@@ -355,10 +359,14 @@ class MapLoss(SegmentationLoss):
         )
         self.convention = check_choice("convention", convention, maps.CONVENTIONS)
 
+    def _full_class(self) -> float | None:
+        """The map of a class that fills its image, where the loss wants another than the convention."""
+        return None
+
     def _map(self, truth: Truth, spacing: SpacingLike) -> Tensor:
         """The target's map (B, C, *spatial), 0 at ignored voxels."""
         if truth.given is None:
-            return truth.map(self.convention, spacing)
+            return truth.map(self.convention, spacing, self._full_class())
         return truth.hide(truth.given)
 
 
