@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._C import _functorch as functorch
 
 
 def join(size: int, in_dims: Any, args: Any) -> list[Any]:
@@ -32,7 +33,8 @@ class SampleFunction(torch.autograd.Function):
     """A function of autograd for ``torch.func``, whose tensors all begin with the samples.
 
     ``forward`` so always has whole tensors and may write over its own. ``backward`` may not while gradients are
-    enabled: either a second derivative will read them, or ``torch.func`` maps what is divided among them.
+    enabled: either a second derivative will read them, or ``torch.func`` maps what is divided among them. Nor may
+    it write what :func:`is_batched` over what is not.
     """
 
     @classmethod
@@ -44,3 +46,10 @@ class SampleFunction(torch.autograd.Function):
 def is_transformed() -> bool:
     """Whether a transform of ``torch.func`` is on its way: a tensor may have fewer dimensions than another."""
     return torch._C._are_functorch_transforms_active()
+
+
+def is_batched(x: Any) -> bool:
+    """Whether it stands for many, as the gradients of ``torch.autograd.grad(..., is_grads_batched=True)`` do."""
+    if torch.compiler.is_compiling() or not isinstance(x, Tensor):  # a compiler knows no such gradients
+        return False
+    return bool(functorch.is_legacy_batchedtensor(x))

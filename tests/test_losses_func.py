@@ -64,6 +64,28 @@ def test_grad_and_vmap_are_those_of_backward(name: str) -> None:
 
 
 @EVERY
+def test_batched_gradients(name: str) -> None:
+    """Of ``torch.autograd``, where a backward gets many gradients at once, and of the gradient itself."""
+    loss = LOSSES[name]()
+    loss.reduction = "none"
+    x, labels = (t[0, :, :, :2, :3, :2] for t in cases())
+    if isinstance(loss, losses.ShapeAwareLoss):
+        loss.heaviside.k = 3.0
+    jacobian = torch.autograd.functional.jacobian
+
+    def value(x: Tensor) -> Tensor:
+        result: Tensor = loss(x, labels)
+        return result
+
+    torch.testing.assert_close(jacobian(value, x, vectorize=True), jacobian(value, x))
+    if getattr(loss, "form", None) == "pointwise":
+        return  # no second derivative
+    hessian = torch.autograd.functional.hessian
+    square = [hessian(lambda x: value(x).sum(), x, vectorize=way) for way in (True, False)]
+    torch.testing.assert_close(*square, rtol=1e-4, atol=1e-5)
+
+
+@EVERY
 def test_grad_of_a_functional_model(name: str) -> None:
     loss, network = LOSSES[name](), Network()
     image, labels = (x[0] for x in cases())

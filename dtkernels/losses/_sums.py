@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .. import distance_sums
 from ..arguments import has_tangent, needs_gradient
-from ..batching import SampleFunction, is_transformed
+from ..batching import SampleFunction, is_batched, is_transformed
 from ..distance_sums import over_space
 
 Grads = tuple[Tensor | None, ...]
@@ -29,13 +29,13 @@ def spatial_axes(x: Tensor) -> tuple[int, ...]:
 def _times_(a: Tensor, *factors: Tensor | float) -> Tensor:
     """Their product, in place of a where that may be (:class:`~dtkernels.batching.SampleFunction`)."""
     for b in factors:
-        a = a * b if torch.is_grad_enabled() else a.mul_(b)
+        a = a * b if torch.is_grad_enabled() or is_batched(b) else a.mul_(b)
     return a
 
 
 def _plus_(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
     """``a + b c``, likewise."""
-    return a + b * c if torch.is_grad_enabled() else a.addcmul_(b, c)
+    return a + b * c if torch.is_grad_enabled() or is_batched(c) else a.addcmul_(b, c)
 
 
 def _hide_(x: Tensor, ignored: Tensor | None) -> Tensor:
@@ -364,7 +364,7 @@ class HeavisideMasses(SampleFunction):
         k = ctx.k
         result = _times_(_inside(values, ctx.first, q), over_space(-k * of_common, q))
         result = result.add_(over_space(-k * of_p, q))
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() or is_batched(result):
             p = torch.sigmoid(-k * q)
             result = result * p * (1 - p)
         else:  # times p and times 1 - p, sigmoids of -k q and k q, each in place: softplus has this derivative
