@@ -120,12 +120,14 @@ class LineSolver {
   };
   // A candidate of a row further down yields to its equals, one further up does not.
   static void take(Best& best, const Vec& candidate, const Vec& carried) {
-    if (kCarry) best.carried = select(less(candidate, best.value), carried, best.carried);
-    best.value = min_unsigned(best.value, candidate);
+    const Vec smaller = min_unsigned(best.value, candidate);
+    if (kCarry) best.carried = select(equal(smaller, best.value), best.carried, carried);
+    best.value = smaller;
   }
   static void take_from_above(Best& best, const Vec& candidate, const Vec& carried) {
-    if (kCarry) best.carried = select(less(best.value, candidate), best.carried, carried);
-    best.value = min_unsigned(best.value, candidate);
+    const Vec smaller = min_unsigned(best.value, candidate);
+    if (kCarry) best.carried = select(equal(smaller, candidate), carried, best.carried);
+    best.value = smaller;
   }
 
   Vec carried_by(int j) const { return kCarry ? load(carried_ + size_t(j) * kLanes) : Vec(); }

@@ -213,7 +213,11 @@ inline Vec select(const Mask& m, const Vec& yes, const Vec& no) {
   Vec r;
   for (int i = 0; i < kParts; i++) {
     const Part chosen = m.lanes.part[i];
+#if defined(__AVX2__)
+    r.part[i] = (Part)_mm256_blendv_epi8((__m256i)no.part[i], (__m256i)yes.part[i], (__m256i)chosen);
+#else
     r.part[i] = (yes.part[i] & chosen) | (no.part[i] & ~chosen);
+#endif
   }
   return r;
 }
