@@ -9,7 +9,6 @@ pass, and whatever depends on the data stays on the device.
 from __future__ import annotations
 
 import functools
-import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -18,6 +17,7 @@ import torch
 from torch import Tensor
 
 from . import arguments, backends, memory, transform
+from .erosion import eroded
 from .formula import Formula, Options, Side, Vector, check, formula, of_own_distance
 from .problem import ContourProblem, FacesProblem, Inside, Mapping, RemapProblem, Rule
 
@@ -250,37 +250,7 @@ def _off_contour(layout: arguments.Layout, o: Options, dims: int, chosen: backen
 
 def inner_contour(mask: Tensor, o: Options, dims: int) -> Tensor:
     """Foreground voxels with a neighbour in the background; beyond the image only if it is closed."""
-    return mask & ~_eroded(mask, o.connectivity or dims, dims, o.border == "closed")
-
-
-def _eroded(mask: Tensor, connectivity: int, dims: int, closed: bool) -> Tensor:
-    axes = range(5 - dims, 5)
-    result = mask.clone()
-    if connectivity == dims:  # a box: axis by axis
-        for axis in axes:
-            _erode_by(result, result.clone(), axis, closed)
-    elif connectivity == 1:
-        for axis in axes:
-            _erode_by(result, mask, axis, closed)
-    else:
-        for pair in itertools.combinations(axes, connectivity):
-            plane = mask.clone()
-            for axis in pair:
-                _erode_by(plane, plane.clone(), axis, closed)
-            result &= plane
-    return result
-
-
-def _erode_by(result: Tensor, mask: Tensor, axis: int, closed: bool) -> None:
-    """Leave in ``result`` what has both of its neighbours along ``axis`` in ``mask``."""
-    n = mask.shape[axis]
-    if n == 0:
-        return
-    result.narrow(axis, 1, n - 1).logical_and_(mask.narrow(axis, 0, n - 1))
-    result.narrow(axis, 0, n - 1).logical_and_(mask.narrow(axis, 1, n - 1))
-    if closed:
-        result.select(axis, 0).fill_(False)
-        result.select(axis, n - 1).fill_(False)
+    return mask & ~eroded(mask, dims, o.connectivity or dims, closed=o.border == "closed")
 
 
 def _shift_to_faces(maps: Tensor, dims: int, spacing: Any, closed: bool, backend: str | None) -> None:

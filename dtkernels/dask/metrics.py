@@ -19,6 +19,7 @@ from dask.graph_manipulation import clone
 
 from .. import arguments, arrays
 from ..arguments import SpacingLike
+from ..erosion import eroded
 from ..metrics import dense, packed, surface
 from ..metrics.definitions import Definition
 from ..metrics.moments import Moments
@@ -124,7 +125,7 @@ def _surface_of(around: Any, dims: int, rule: Definition) -> Any:
         for axis in range(-dims, 0):
             codes = codes.narrow(axis, 1, x.shape[axis] - 2)
         return source.wrap(codes.masked_fill(codes == (1 << (1 << dims)) - 1, 0).contiguous())
-    edge = (x & ~dense.eroded(x, dims, rule.connectivity)).to(torch.uint8)
+    edge = (x & ~eroded(x, dims, rule.connectivity)).to(torch.uint8)
     for axis in range(-dims, 0):
         edge = edge.narrow(axis, 1, x.shape[axis] - 2)
     return source.wrap(edge.contiguous())

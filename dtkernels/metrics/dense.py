@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from ..erosion import eroded
 from . import surfels
 from .definitions import TIE, Definition
-from .distances import Distance, neighbours
+from .distances import Distance
 from .masks import Pair
 from .moments import Moments
 
@@ -85,18 +86,6 @@ def measure(
 def _sum(weights: Tensor | None, values: Tensor) -> Tensor:
     """Sum over the voxels in float64."""
     return values.sum(-1, dtype=torch.float64) if weights is None else (weights * values).sum(-1)
-
-
-def eroded(masks: Tensor, dims: int, connectivity: int) -> Tensor:
-    """Foreground voxels whose neighbours all are foreground; beyond the image there is none."""
-    padded = pad(masks, (1, 1) * dims)
-    core = masks.clone()
-    for step in neighbours(dims, connectivity):
-        shifted = padded
-        for axis, by in enumerate(step, -dims):
-            shifted = shifted.narrow(axis, 1 + by, masks.shape[axis])
-        core.logical_and_(shifted)
-    return core
 
 
 def corner_codes(masks: Tensor, dims: int) -> Tensor:
